@@ -1,0 +1,44 @@
+"""Run by every `alembic` command: which tables, which database, which options."""
+
+from logging.config import fileConfig
+
+from alembic import context
+
+from app.database import Base
+from app.migrations import connect
+from app.models import *  # noqa: F403 - registers every table on Base.metadata
+
+config = context.config
+
+# Only the command line configures logging; a program that calls Alembic has its own.
+if config.cmd_opts and config.config_file_name:
+    fileConfig(config.config_file_name, disable_existing_loggers=False)
+
+options = {
+    "target_metadata": Base.metadata,
+    "compare_type": True,
+    "compare_server_default": True,
+}
+
+
+def run_migrations_offline() -> None:
+    """Print SQL; needs no database."""
+    context.configure(dialect_name="postgresql", literal_binds=True, **options)
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+def run_migrations_online() -> None:
+    """Migrate through DATABASE_URL_SYNC, or the connection that the caller handed in."""
+    with connect(config) as connection:
+        # Run no SQL here before configure(): it would open a transaction that nobody
+        # commits, and the upgrade would report success and persist nothing.
+        context.configure(connection=connection, **options)
+        with context.begin_transaction():
+            context.run_migrations()
+
+
+if context.is_offline_mode():
+    run_migrations_offline()
+else:
+    run_migrations_online()

@@ -1,0 +1,57 @@
+"""Settings: the environment, then `.env`, as typed values."""
+
+from functools import cache
+from typing import Annotated, Any, Literal
+
+from pydantic import InstanceOf, ValidationError, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from sqlalchemy import URL
+
+from app import ROOT
+from app.urls import ConfigurationError, async_url, sync_url
+
+DatabaseURL = Annotated[InstanceOf[URL], NoDecode]
+
+
+class Settings(BaseSettings):
+    """What the process was told from outside; each field is an upper-case variable.
+
+    `database_url` (asyncpg) is the application's way to the database and
+    `database_url_sync` (psycopg) is Alembic's. Both are `sqlalchemy.URL`: `str()` masks
+    the password, `url.render_as_string(hide_password=False)` writes it out. The one that
+    is not set is derived from the other.
+
+    Raises ConfigurationError, one line for each variable that is wrong.
+    """
+
+    model_config = SettingsConfigDict(
+        env_file=ROOT / ".env", env_file_encoding="utf-8", env_ignore_empty=True, extra="ignore"
+    )
+
+    database_url: DatabaseURL
+    database_url_sync: DatabaseURL
+    database_pooler: Literal["none", "pgbouncer"] = "none"
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            faults = [f"{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors()]
+            raise ConfigurationError("\n".join(faults)) from None
+
+    @model_validator(mode="before")
+    @classmethod
+    def complete_urls(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Parse both URLs and derive the one that is missing."""
+        url, url_sync = values.get("database_url"), values.get("database_url_sync")
+        pooler = values.get("database_pooler", "none")
+        return values | {
+            "database_url": async_url(url, url_sync),
+            "database_url_sync": sync_url(url, url_sync, pooler),
+        }
+
+
+@cache
+def get_settings() -> Settings:
+    """The settings of this process, read once."""
+    return Settings()

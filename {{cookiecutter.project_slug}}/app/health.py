@@ -1,0 +1,71 @@
+"""Probes for whoever runs the application."""
+
+import asyncio
+import logging
+
+from asyncpg import UndefinedTableError
+from fastapi import APIRouter, HTTPException
+from fastapi.concurrency import run_in_threadpool
+from pydantic import BaseModel
+from sqlalchemy import column, select, table
+from sqlalchemy.exc import ProgrammingError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app import errors
+from app.dependencies import ReadSession
+from app.migrations import SchemaState, schema_state
+
+TIMEOUT = 5  # seconds for the database to answer
+
+logger = logging.getLogger(__name__)
+router = APIRouter(prefix="/health", tags=["health"])
+
+
+class Live(BaseModel):
+    """The process runs."""
+
+    status: str = "live"
+
+
+class Ready(BaseModel):
+    """Requests can be served; `schema_state` is "newer" while a deployment is under way."""
+
+    status: str = "ready"
+    schema_state: SchemaState
+
+
+@router.get("/live")
+async def live() -> Live:
+    """Answers as long as the process runs; a database that is down is no reason to restart."""
+    return Live()
+
+
+@router.get("/ready", responses=errors.responses(503))
+async def ready(session: ReadSession) -> Ready:
+    """The database answers and its schema is not behind this code.
+
+    A revision that this code does not know is from a newer deployment. Old replicas keep
+    serving beside it, so that is ready too.
+    """
+    try:
+        async with asyncio.timeout(TIMEOUT):
+            applied = await applied_revisions(session)
+    except TimeoutError:
+        raise HTTPException(503, f"The database did not answer in {TIMEOUT} seconds.") from None
+    state = await run_in_threadpool(schema_state, applied)
+    if state is SchemaState.BEHIND:
+        raise HTTPException(503, "The schema is behind this code: run `alembic upgrade head`.")
+    if state is SchemaState.NEWER:
+        logger.warning("The schema is newer than this code: %s", ", ".join(sorted(applied)))
+    return Ready(schema_state=state)
+
+
+async def applied_revisions(session: AsyncSession) -> set[str]:
+    """What Alembic noted in this database, nothing before the first migration."""
+    query = select(column("version_num")).select_from(table("alembic_version"))
+    try:
+        return set(await session.scalars(query))
+    except ProgrammingError as error:
+        if isinstance(error.driver_exception, UndefinedTableError):
+            return set()
+        raise

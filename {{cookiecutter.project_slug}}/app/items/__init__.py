@@ -1,0 +1,1 @@
+"""The example feature: items that can be created, read, changed and deleted."""

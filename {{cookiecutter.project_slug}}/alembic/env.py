@@ -1,6 +1,7 @@
 """Run by every `alembic` command: which tables, which database, which options."""
 
 from logging.config import fileConfig
+from typing import Any
 
 from alembic import context
 
@@ -14,7 +15,7 @@ config = context.config
 if config.cmd_opts and config.config_file_name:
     fileConfig(config.config_file_name, disable_existing_loggers=False)
 
-options = {
+options: dict[str, Any] = {
     "target_metadata": Base.metadata,
     "compare_type": True,
     "compare_server_default": True,

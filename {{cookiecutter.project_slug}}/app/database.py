@@ -8,11 +8,11 @@ from sqlalchemy import URL, BigInteger, DateTime, MetaData, Text, event, orm
 from sqlalchemy.ext.asyncio import (
     AsyncConnection,
     AsyncEngine,
-    AsyncSession,
     async_sessionmaker,
     create_async_engine,
 )
-from sqlalchemy.sql import visitors
+from sqlalchemy.sql import CompoundSelect, Select, visitors
+from sqlalchemy.sql.dml import UpdateBase
 
 
 class Base(orm.DeclarativeBase):
@@ -55,8 +55,11 @@ class ReadOnlySession(orm.Session):
 
 @event.listens_for(ReadOnlySession, "do_orm_execute")
 def refuse_all_but_select(state: orm.ORMExecuteState) -> None:
-    writes = any(part.is_dml for part in visitors.iterate(state.statement))
-    if not state.is_select or writes:
+    statement = state.statement
+    # A SELECT can still write, through a CTE that holds an INSERT, UPDATE or DELETE.
+    if not isinstance(statement, Select | CompoundSelect) or any(
+        isinstance(part, UpdateBase) for part in visitors.iterate(statement)
+    ):
         raise ReadOnlyViolation("a read-only session runs SELECT only: use Session to change data")
 
 

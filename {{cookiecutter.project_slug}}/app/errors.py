@@ -101,5 +101,11 @@ def describe_violation(violation: UniqueViolationError) -> str:
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """For OpenAPI: the errors that a route can answer."""
-    content = {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}
-    return {status: {"description": phrases[status], "content": content} for status in statuses}
+    return {status: describe_response(status) for status in statuses}
+
+
+def describe_response(status: int) -> dict[str, Any]:
+    phrase = phrases[status]
+    example = {"type": "about:blank", "title": phrase, "status": status, "detail": "…"}
+    content = {"schema": Problem.model_json_schema(), "example": example}
+    return {"description": phrase, "content": {MEDIA_TYPE: content}}

@@ -7,7 +7,7 @@ from asyncpg import UndefinedTableError
 from fastapi import APIRouter, HTTPException
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel
-from sqlalchemy import column, select, table
+from sqlalchemy import Text, column, select, table
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -62,7 +62,7 @@ async def ready(session: ReadSession) -> Ready:
 
 async def applied_revisions(session: AsyncSession) -> set[str]:
     """What Alembic noted in this database, nothing before the first migration."""
-    query = select(column("version_num")).select_from(table("alembic_version"))
+    query = select(column("version_num", Text)).select_from(table("alembic_version"))
     try:
         return set(await session.scalars(query))
     except ProgrammingError as error:

@@ -36,9 +36,7 @@ async def read_item(item_id: ItemId, session: ReadSession) -> Item:
     return await service.get(session, item_id)
 
 
-@router.patch(
-    "/{item_id}", response_model=ItemRead, responses=errors.responses(400, 404, 409)
-)
+@router.patch("/{item_id}", response_model=ItemRead, responses=errors.responses(400, 404, 409))
 async def update_item(item_id: ItemId, changes: ItemUpdate, session: Session) -> Item:
     """Change the fields that are sent and no other."""
     return await service.update(session, item_id, changes)

@@ -12,9 +12,7 @@ class Item(Base):
     """A named thing."""
 
     __tablename__ = "items"
-    __table_args__ = (
-        CheckConstraint("char_length(name) BETWEEN 1 AND 200", name="name_length"),
-    )
+    __table_args__ = (CheckConstraint("char_length(name) BETWEEN 1 AND 200", name="name_length"),)
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
     name: Mapped[str] = mapped_column(unique=True)

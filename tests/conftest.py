@@ -1,0 +1,142 @@
+"""Baked projects, and commands run in them as a user would."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from pytest_cookies.plugin import Cookies
+
+TEMPLATE = Path(__file__).resolve().parents[1]
+PROJECT_DIRECTORY = TEMPLATE / "{{cookiecutter.project_slug}}"
+
+# Set by the tools that run these tests; none of it is there in a user's shell.
+INHERITED = ("DATABASE_", "PG", "TEST_DATABASE_", "PYTEST_", "UV_RUN_", "VIRTUAL_ENV", "COLUMNS")
+
+
+def user_environment() -> dict[str, str]:
+    """This process's environment as a user's shell would have it."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(INHERITED)}
+
+
+def cookiecutter(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run cookiecutter's command in `directory` on this template."""
+    return subprocess.run(
+        [sys.executable, "-m", "cookiecutter", str(TEMPLATE), "--no-input", *arguments],
+        cwd=directory,
+        env=user_environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def tracked(directory: Path) -> set[str]:
+    """The files below `directory` that belong to the repository."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    result = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=True)
+    names = result.stdout.split("\0")
+    return {name for name in names if name and (directory / name).exists()}
+
+
+@dataclass(frozen=True)
+class Project:
+    """A generated project and the commands run in it."""
+
+    path: Path
+
+    def run(
+        self,
+        *command: str,
+        cwd: Path | None = None,
+        check: bool = True,
+        env: dict[str, str] | None = None,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run `command` in the project; if `check`, its failure fails the test."""
+        result = subprocess.run(
+            command,
+            cwd=cwd or self.path,
+            env=user_environment() | (env or {}),
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+        if check and result.returncode:
+            pytest.fail(f"{' '.join(command)}\n{result.stdout}{result.stderr}")
+        return result
+
+    def uv(self, *command: str, check: bool = True, env: dict[str, str] | None = None) -> str:
+        """`uv run COMMAND`; its output and errors together."""
+        result = self.run("uv", "run", "--quiet", *command, check=check, env=env)
+        return result.stdout + result.stderr
+
+    def copy(self, target: Path) -> "Project":
+        """The project elsewhere, to be changed; its environment is made anew."""
+        ignored = shutil.ignore_patterns(".venv", ".postgres", "__pycache__", ".*_cache")
+        return Project(Path(shutil.copytree(self.path, target / self.path.name, ignore=ignored)))
+
+    def replace(self, name: str, old: str, new: str) -> None:
+        """Edit a file; `old` must be there."""
+        text = (self.path / name).read_text()
+        assert old in text, f"{name} holds no {old!r}"
+        (self.path / name).write_text(text.replace(old, new))
+
+
+Bake = Callable[..., Project]
+
+
+def bake_with(cookies: Cookies, answers: dict[str, object]) -> Project:
+    """Bake, refusing what pytest-cookies ignores: an answer to a question nobody asked."""
+    questions = json.loads((TEMPLATE / "cookiecutter.json").read_text())
+    unknown = answers.keys() - questions.keys()
+    assert not unknown, f"cookiecutter.json does not ask for {sorted(unknown)}"
+    result = cookies.bake(extra_context=answers, template=str(TEMPLATE))
+    if result.exception:
+        raise result.exception
+    return Project(Path(result.project_path))
+
+
+@pytest.fixture
+def bake(cookies: Cookies) -> Bake:
+    """`bake(project_name=…)`: a new project from these answers."""
+    return lambda **answers: bake_with(cookies, answers)
+
+
+@pytest.fixture(scope="session")
+def baked(cookies_session: Cookies) -> Project:
+    """The default project as generated; only to be read."""
+    return bake_with(cookies_session, {})
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory: pytest.TempPathFactory, baked: Project) -> Project:
+    """The default project, installed, without `.env`; only for commands that leave no trace."""
+    project = baked.copy(tmp_path_factory.mktemp("installed"))
+    (project.path / ".env").unlink()
+    project.run("uv", "sync", "--quiet")
+    return project
+
+
+@pytest.fixture
+def copied(tmp_path: Path, baked: Project) -> Project:
+    """A copy of the default project, to be changed."""
+    return baked.copy(tmp_path)
+
+
+@pytest.fixture
+def template_repository(tmp_path: Path) -> Path:
+    """This template as a git repository with one commit."""
+    repository = tmp_path / "template"
+    for name in tracked(TEMPLATE):
+        target = repository / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(TEMPLATE / name, target)
+    git = ["git", "-c", "user.name=Test", "-c", "user.email=test@example.com"]
+    for command in ("init -q", "add --all", "commit -q --message First"):
+        subprocess.run([*git, *command.split()], cwd=repository, check=True)
+    return repository

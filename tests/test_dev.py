@@ -1,0 +1,266 @@
+"""`uv run dev`: an embedded PostgreSQL that starts, is shared, survives and stops."""
+
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pexpect
+import psutil
+import pytest
+from conftest import Project, user_environment
+
+pytestmark = pytest.mark.slow
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def processes_of(project: Project) -> list[psutil.Process]:
+    """Everything that runs from the project's environment: server, reloader, PostgreSQL."""
+    mark = str(project.path)
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if mark in " ".join(process.cmdline()):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+class Server:
+    """A running `uv run dev`."""
+
+    def __init__(self, project: Project, port: int) -> None:
+        self.url = f"http://127.0.0.1:{port}"
+        self.process = subprocess.Popen(
+            ["uv", "run", "--quiet", "dev", "--port", str(port)],
+            cwd=project.path,
+            env=user_environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        self.output = self.read_until("Application startup complete")
+
+    def read_until(self, text: str) -> str:
+        assert self.process.stdout
+        output = ""
+        for line in self.process.stdout:
+            output += line
+            if text in line:
+                return output
+        pytest.fail(f"ended before {text!r}:\n{output}")
+
+    def get(self, path: str) -> httpx.Response:
+        return httpx.get(self.url + path)
+
+    def stop(self, number: int = signal.SIGINT) -> str:
+        """Send a signal and wait for the end. Returns what was printed since the start."""
+        self.process.send_signal(number)
+        output, _ = self.process.communicate(timeout=30)
+        return output
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[Project], Server]]:
+    servers = []
+
+    def start(project: Project, port: int | None = None) -> Server:
+        servers.append(Server(project, port or free_port()))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        if server.process.poll() is None:
+            server.stop()
+
+
+Serve = Callable[..., Server]
+
+
+def test_it_migrates_and_serves_and_keeps_the_data(copied: Project, serve: Serve) -> None:
+    server = serve(copied)
+    assert server.get("/docs").status_code == 200
+    assert server.get("/health/ready").json()["status"] == "ready"
+    assert httpx.post(f"{server.url}/items", json={"name": "kept"}).status_code == 201
+    output = server.stop()
+    assert "Traceback" not in output
+    assert processes_of(copied) == []
+
+    server = serve(copied)
+    assert [item["name"] for item in server.get("/items").json()["items"]] == ["kept"]
+
+
+def test_it_reloads_on_change(copied: Project, serve: Serve) -> None:
+    server = serve(copied)
+    copied.replace("app/health.py", '"live"', '"alive"')
+    server.read_until("Application startup complete")
+    assert server.get("/health/live").json() == {"status": "alive"}
+
+
+def test_control_c_in_a_terminal_stops_everything(copied: Project) -> None:
+    terminal = pexpect.spawn(
+        "uv",
+        ["run", "-q", "dev", "--port", str(free_port())],
+        cwd=copied.path,
+        env=user_environment(),
+    )
+    terminal.expect("Application startup complete", timeout=60)
+    terminal.sendintr()
+    terminal.expect(pexpect.EOF, timeout=30)
+    assert b"Traceback" not in (terminal.before or b"")
+    assert processes_of(copied) == []
+
+
+def test_control_c_belongs_to_the_command(copied: Project) -> None:
+    """In psql it abandons the line and not the shell."""
+    terminal = pexpect.spawn(
+        "uv", ["run", "-q", "dev", "psql"], cwd=copied.path, env=user_environment()
+    )
+    terminal.expect("app=# ", timeout=60)
+    terminal.sendline("SELECT 40 + 2 AS answer;")
+    terminal.expect("42")
+    terminal.sendintr()
+    terminal.sendline("SELECT 50 + 7 AS answer;")
+    terminal.expect("57")
+    terminal.sendline("\\q")
+    terminal.expect(pexpect.EOF, timeout=30)
+    assert processes_of(copied) == []
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_other_signals_stop_everything(copied: Project, serve: Serve, name: str) -> None:
+    server = serve(copied)
+    server.stop(signal.Signals[name])
+    assert processes_of(copied) == []
+    assert serve(copied).get("/items").status_code == 200
+
+
+@pytest.mark.parametrize("victim", ["uv", "dev"])
+def test_the_next_start_is_clean_after_sigkill(copied: Project, serve: Serve, victim: str) -> None:
+    """On the same port: the killed one's children let go of it."""
+    port = free_port()
+    server = serve(copied, port)
+    target = psutil.Process(server.process.pid)
+    children = target.children(recursive=True)
+    if victim == "dev":
+        (target,) = target.children()
+    target.kill()
+    psutil.wait_procs(children, timeout=20)
+
+    server = serve(copied, port)
+    assert server.get("/items").status_code == 200
+    server.stop()
+    assert processes_of(copied) == []
+
+
+def test_the_next_start_is_clean_after_postgresql_died(copied: Project, serve: Serve) -> None:
+    server = serve(copied)
+    pid_file = copied.path / ".postgres" / "data" / "postmaster.pid"
+    psutil.Process(int(pid_file.read_text().split()[0])).kill()
+    server.stop()
+    assert serve(copied).get("/items").status_code == 200
+
+
+def test_a_pid_that_is_another_process_now_is_not_taken_for_the_server(copied: Project) -> None:
+    copied.uv("dev", "true")
+    (copied.path / ".postgres" / "data" / "postmaster.pid").write_text(
+        f"{os.getpid()}\n{copied.path}/.postgres/data\n1700000000\n5432\n"
+        f"{copied.path}/.postgres/data\n\n  1 2\nready\n"
+    )
+    assert copied.uv("dev", "psql", "-Atc", "SELECT 42") == "42\n"
+
+
+def test_commands_at_once_share_a_server_that_the_last_one_stops(copied: Project) -> None:
+    copied.run("uv", "sync", "--quiet")
+    pids, held = [], []
+    ask = "psql -Atc 'SELECT pg_postmaster_start_time()'; read line"
+    for _ in range(4):
+        held.append(
+            subprocess.Popen(
+                ["uv", "run", "--quiet", "dev", "sh", "-c", ask],
+                cwd=copied.path,
+                env=user_environment(),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+        )
+    for process in held:
+        assert process.stdout
+        pids.append(process.stdout.readline())
+    assert len(set(pids)) == 1
+    assert pids[0].startswith("20")
+    for process in held[:-1]:
+        process.communicate("\n", timeout=30)
+        assert process.returncode == 0
+    assert copied.uv("dev", "psql", "-Atc", "SELECT pg_postmaster_start_time()") == pids[0]
+    held[-1].communicate("\n", timeout=30)
+    assert processes_of(copied) == []
+
+
+@pytest.mark.parametrize("directory", ["a space & 'quotes'", "long" * 40])
+def test_it_works_in_any_directory(baked: Project, tmp_path: Path, directory: str) -> None:
+    project = baked.copy(tmp_path / directory)
+    environment = {"HOME": str(tmp_path), "XDG_DATA_HOME": str(tmp_path / "data")}
+    assert project.uv("dev", "psql", "-Atc", "SELECT 42", env=environment) == "42\n"
+    project.uv("dev", "alembic", "upgrade", "head", env=environment)
+    assert processes_of(Project(tmp_path)) == []
+
+
+def test_the_child_has_this_database_and_no_other(copied: Project) -> None:
+    (copied.path / ".env").write_text(
+        "DATABASE_URL=postgresql://localhost:1/elsewhere\nDATABASE_POOLER=pgbouncer\n"
+    )
+    script = (
+        "import os; from app.config import Settings; s = Settings();"
+        "print(s.database_url.database, s.database_url_sync.database, s.database_pooler,"
+        " os.environ['PGDATABASE'])"
+    )
+    output = copied.uv(
+        "dev", "python", "-c", script, env={"DATABASE_URL_SYNC": "postgresql://localhost:1/other"}
+    )
+    assert output == "app app none app\n"
+
+
+def test_env_is_used_without_dev_and_found_from_anywhere(copied: Project, tmp_path: Path) -> None:
+    holder = subprocess.Popen(
+        ["uv", "run", "--quiet", "dev", "sh", "-c", 'echo "$DATABASE_URL"; read line'],
+        cwd=copied.path,
+        env=user_environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert holder.stdout
+    url = holder.stdout.readline().strip()
+    (copied.path / ".env").write_text(f"DATABASE_URL={url}\n")
+    alembic = [copied.path / ".venv/bin/alembic", "-c", copied.path / "alembic.ini"]
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    copied.run(*map(str, alembic), "upgrade", "head", cwd=elsewhere)
+    current = copied.run(*map(str, alembic), "current", cwd=elsewhere).stdout
+    assert "(head)" in current
+    holder.communicate("\n", timeout=30)
+
+
+def test_the_status_is_the_commands(copied: Project) -> None:
+    assert copied.run("uv", "run", "-q", "dev", "sh", "-c", "exit 7", check=False).returncode == 7
+    result = copied.run("uv", "run", "-q", "dev", "no-such-command", check=False)
+    assert result.returncode == 127
+    assert result.stderr == "dev: cannot run no-such-command: No such file or directory\n"
+    output = copied.uv("dev", "--help")
+    assert "COMMAND" in output
+    assert "--port" in output
+    assert processes_of(copied) == []

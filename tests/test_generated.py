@@ -1,0 +1,221 @@
+"""Generated projects, installed from scratch and held to what their README says."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import Project, cookiecutter
+
+pytestmark = pytest.mark.slow
+
+SECRET = "s3cret-passw0rd"  # noqa: S105 - that no output may show
+
+
+def interpreters() -> list[str]:
+    """Each Python from 3.11 on that this machine has: on PATH, or kept by pyenv."""
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    found = {}
+    for minor in range(11, 15):
+        candidates = [
+            f"python3.{minor}",
+            *map(str, pyenv.glob(f"versions/3.{minor}.*/bin/python")),
+        ]
+        for candidate in candidates:
+            command = [candidate, "-c", "import sys; print(sys.executable)"]
+            try:
+                result = subprocess.run(command, capture_output=True, text=True)
+            except FileNotFoundError:
+                continue
+            if result.returncode == 0:
+                found[minor] = result.stdout.strip()
+    return list(found.values())
+
+
+@pytest.mark.parametrize(
+    "command", [["ruff", "check"], ["ruff", "format", "--check"], ["mypy"]], ids=" ".join
+)
+def test_lint_and_types_are_clean_as_generated(installed: Project, command: list[str]) -> None:
+    installed.uv(*command)
+
+
+@pytest.mark.parametrize("python", interpreters())
+def test_the_suite_passes_on_each_interpreter(copied: Project, python: str) -> None:
+    output = copied.uv("--python", python, "pytest", "-q", "-n", "2")
+    assert " passed" in output
+
+
+def test_the_suite_passes_beside_a_hostile_environment(copied: Project) -> None:
+    """The developer's own database is never touched, nor are its settings read."""
+    (copied.path / ".env").write_text(
+        f"DATABASE_URL=postgresql+asyncpg://u:{SECRET}@localhost:1/prod\nDATABASE_POOLER=nonsense\n"
+    )
+    output = copied.uv("pytest", "-q", env={"DATABASE_URL_SYNC": "postgresql://localhost:1/other"})
+    assert " passed" in output
+
+
+def test_the_suite_passes_on_a_server_of_ones_own(copied: Project) -> None:
+    command = 'TEST_DATABASE_URL="postgresql://postgres@/mine_test?host=$PGHOST" pytest -q -n 2'
+    assert " passed" in copied.uv("dev", "sh", "-c", command)
+    left = copied.uv("dev", "psql", "-Atc", "SELECT datname FROM pg_database")
+    assert [name for name in left.split() if name.endswith("_test")] == []
+
+
+def test_the_suite_refuses_a_database_that_is_not_for_tests(copied: Project) -> None:
+    url = f"postgresql://me:{SECRET}@localhost/production"
+    output = copied.uv("pytest", check=False, env={"TEST_DATABASE_URL": url})
+    (line,) = [line for line in output.splitlines() if "production" in line]
+    assert "_test" in line
+    assert SECRET not in output
+    assert "Traceback" not in output
+
+
+def test_a_table_is_added_in_four_steps(copied: Project) -> None:
+    """The code and the commands of the generated README."""
+    readme = (copied.path / "README.md").read_text()
+    code = readme.split("```python\n")[1].split("```")[0]
+    model = "\n".join(line.removeprefix("   ") for line in code.splitlines()).strip() + "\n"
+    (copied.path / "app" / "models" / "user.py").write_text(model)
+
+    steps = readme.split("## Add a table")[1].split("## ")[0]
+    commands = [line.strip()[2:] for line in steps.splitlines() if line.strip().startswith("$ ")]
+    assert len(commands) == 3
+    for command in commands:
+        copied.run("sh", "-c", command)
+
+    (revision,) = (copied.path / "alembic" / "versions").glob("*_create_users_*.py")
+    text = revision.read_text()
+    assert revision.name[:2] == "20"
+    assert 'op.create_table(\n        "users"' in text
+    assert text.split("def downgrade")[0].count("op.") - text.count("op.f(") == 1
+    assert "nothing to do" not in text
+    copied.uv("ruff", "format", "--check")
+    copied.uv("ruff", "check")
+    columns = copied.uv("dev", "psql", "-Atc", "SELECT * FROM users")
+    assert columns == ""
+    assert " passed" in copied.uv("pytest", "-q")
+
+
+def test_a_model_that_is_defined_elsewhere_is_named(copied: Project) -> None:
+    (copied.path / "app" / "items" / "tables.py").write_text(
+        "from sqlalchemy.orm import Mapped, mapped_column\n\n"
+        "from app.database import Base\n\n\n"
+        "class Tag(Base):\n"
+        '    __tablename__ = "tags"\n\n'
+        "    id: Mapped[int] = mapped_column(primary_key=True)\n"
+    )
+    output = copied.uv("pytest", "-q", "tests/test_migrations.py", check=False)
+    assert "1 failed" in output
+    assert "app/items/tables.py" in output
+    assert "app/models/" in output
+
+
+def test_a_model_that_drifts_from_the_migrations_fails_the_suite(copied: Project) -> None:
+    copied.replace(
+        "app/models/item.py", "description: Mapped[str | None]", "description: Mapped[str]"
+    )
+    output = copied.uv("pytest", "-q", "tests/test_migrations.py", check=False)
+    assert " failed" in output
+
+
+def test_the_example_can_be_removed(copied: Project) -> None:
+    """By the recipe of the generated README."""
+    for pattern in (
+        "app/items/*",
+        "app/models/item.py",
+        "alembic/versions/*",
+        "tests/test_items.py",
+    ):
+        for path in copied.path.glob(pattern):
+            path.unlink()
+    (copied.path / "app" / "items").rmdir()
+    main = copied.path / "app" / "main.py"
+    lines = main.read_text().splitlines(keepends=True)
+    main.write_text("".join(line for line in lines if "items" not in line))
+
+    assert " passed" in copied.uv("pytest", "-q")
+    copied.uv("ruff", "check")
+    copied.uv("mypy")
+    script = "import asyncio, httpx, app.main as m\n"
+    script += "async def main():\n    async with m.lifespan(m.app), httpx.AsyncClient("
+    script += "transport=httpx.ASGITransport(m.app), base_url='http://x') as c:\n"
+    script += "        print((await c.get('/health/ready')).status_code, "
+    script += "(await c.get('/items')).status_code)\nasyncio.run(main())"
+    copied.uv("dev", "alembic", "upgrade", "head")
+    assert copied.uv("dev", "python", "-c", script).split() == ["200", "404"]
+
+
+def test_it_can_be_the_backend_of_another_repository(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "mono"\nversion = "0"\n')
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "__init__.py").write_text("raise RuntimeError('the wrong app')\n")
+    subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
+    result = cookiecutter(tmp_path, "project_slug=backend")
+    assert result.returncode == 0, result.stderr
+    backend = Project(tmp_path / "backend")
+    assert " passed" in backend.uv("pytest", "-q")
+    # From the repository's root, with no PYTHONPATH, past the other `app`.
+    alembic = [
+        "uv",
+        "run",
+        "--quiet",
+        "--project",
+        "backend",
+        "alembic",
+        "-c",
+        "backend/alembic.ini",
+    ]
+    result = backend.run(*alembic, "upgrade", "head", "--sql", cwd=tmp_path)
+    assert "CREATE TABLE items" in result.stdout
+
+
+def test_cruft_can_create_it(tmp_path: Path, template_repository: Path) -> None:
+    cruft = [sys.executable, "-m", "cruft", "create", "--no-input", str(template_repository)]
+    created = Project(tmp_path)
+    created.run(*cruft)
+    project = Project(tmp_path / "my-api")
+    assert (project.path / ".cruft.json").is_file()
+    assert (project.path / ".env").is_file()
+    project.uv("alembic", "upgrade", "head", "--sql")
+
+
+def test_production_needs_no_development_dependency(copied: Project) -> None:
+    """The driver's libpq and SQLAlchemy's greenlet come with what is declared."""
+    copied.run("uv", "sync", "--quiet", "--no-dev")
+    run = ["uv", "run", "--quiet", "--no-sync"]
+    copied.run(*run, "python", "-c", "import psycopg, greenlet, app.main")
+    sql = copied.run(*run, "alembic", "upgrade", "head", "--sql").stdout
+    assert "CREATE TABLE items" in sql
+    result = copied.run(*run, "dev", check=False)
+    assert result.returncode != 0
+    (line,) = result.stderr.splitlines()
+    assert "uv sync" in line
+
+
+COMMANDS = {
+    "alembic": ["alembic", "current"],
+    "uvicorn": ["uvicorn", "app.main:app", "--port", "0"],
+    "Settings": ["python", "-c", "from app.config import Settings; Settings()"],
+}
+WRONG_URLS = {
+    "driver": f"postgresql+asyncpg://me:{SECRET}@localhost/db",
+    "port": f"postgresql+psycopg://me:{SECRET}@localhost:port/db",
+    "not a URL": SECRET,
+    "unset": "",
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS.keys())
+@pytest.mark.parametrize("value", WRONG_URLS.values(), ids=WRONG_URLS.keys())
+def test_a_wrong_url_is_one_line(installed: Project, command: list[str], value: str) -> None:
+    """It names the variable, shows a value that works, and keeps the password to itself."""
+    result = installed.run(
+        "uv", "run", "-q", *command, check=False, env={"DATABASE_URL_SYNC": value}
+    )
+    assert result.returncode != 0
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("DATABASE_URL")
+    assert re.search(r"postgresql\+(psycopg|asyncpg)://user:password@localhost:5432/", line)
+    assert SECRET not in result.stdout + result.stderr

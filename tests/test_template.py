@@ -1,0 +1,101 @@
+"""What is generated, file by file."""
+
+import json
+import re
+import tomllib
+from pathlib import Path
+
+import post_gen_project
+import pre_gen_project
+import pytest
+from conftest import PROJECT_DIRECTORY, TEMPLATE, Bake, Project, tracked
+
+JINJA = re.compile(r"\{\{|\{%|\{#")
+
+
+def files(directory: Path) -> set[str]:
+    return {
+        path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file()
+    }
+
+
+def test_the_project_is_exactly_the_files_of_the_template_and_env(baked: Project) -> None:
+    assert files(baked.path) == tracked(PROJECT_DIRECTORY) | {".env"}
+
+
+def test_the_hook_verifies_exactly_the_files_of_the_template() -> None:
+    assert set(post_gen_project.OWNED) == tracked(PROJECT_DIRECTORY)
+
+
+def test_files_that_people_read_as_code_hold_no_jinja() -> None:
+    code = {
+        name
+        for name in tracked(PROJECT_DIRECTORY)
+        if name.endswith(".py") or name == "alembic.ini" or name.startswith("alembic/")
+    }
+    assert len(code) > 20
+    assert [name for name in code if JINJA.search((PROJECT_DIRECTORY / name).read_text())] == []
+    for name in code:
+        if name.endswith(".py"):
+            compile((PROJECT_DIRECTORY / name).read_text(), name, "exec")
+
+
+def test_nothing_is_left_unrendered(baked: Project) -> None:
+    left = [name for name in files(baked.path) if JINJA.search((baked.path / name).read_text())]
+    assert left == []
+
+
+TEXTS = [
+    "Plain",
+    """It's "quoted" \\ backslashed \\n""",
+    "100 % $HOME ${x} #1 {single} [brackets] <tags> & more",
+    "Ünïcödé, 日本語, עברית, 🎉",
+    ": - ! @ ` | > ' \"",
+]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_free_text_comes_through_unchanged(bake: Bake, text: str) -> None:
+    project = bake(project_name=text, project_slug="my-api", description=text)
+    about = tomllib.loads((project.path / "pyproject.toml").read_text("utf-8"))["project"]
+    assert about["description"] == text
+    readme = (project.path / "README.md").read_text("utf-8").splitlines()
+    assert readme[0] == f"# {text}"
+    assert readme[2] == text
+
+
+def test_the_slug_names_directory_distribution_and_database(bake: Bake) -> None:
+    project = bake(project_name="Billing Service 2.0")
+    assert project.path.name == "billing-service-2-0"
+    about = tomllib.loads((project.path / "pyproject.toml").read_text("utf-8"))["project"]
+    assert about["name"] == "billing-service-2-0"
+    assert "@localhost:5432/billing_service_2_0\n" in (project.path / ".env.example").read_text()
+
+
+def test_every_question_has_words_for_people() -> None:
+    questions = json.loads((TEMPLATE / "cookiecutter.json").read_text())
+    asked = {name for name in questions if not name.startswith("_")}
+    assert questions["__prompts__"].keys() == asked
+
+
+def test_a_misspelt_answer_fails_the_bake_of_a_test(bake: Bake) -> None:
+    with pytest.raises(AssertionError, match="projekt_name"):
+        bake(projekt_name="My API")
+
+
+def test_no_dependency_is_allowed_as_the_name_of_the_project(installed: Project) -> None:
+    """A project of that name would depend on itself, indirectly too."""
+    lock = tomllib.loads((installed.path / "uv.lock").read_text())
+    names = {package["name"] for package in lock["package"]} - {"my-api"}
+    build = tomllib.loads((installed.path / "pyproject.toml").read_text())["build-system"]
+    names |= {re.split("[<>=]", name)[0].replace("_", "-") for name in build["requires"]}
+    assert names <= set(pre_gen_project.DEPENDENCIES)
+
+
+def test_the_lock_file_of_a_project_is_not_ignored(baked: Project, tmp_path: Path) -> None:
+    project = baked.copy(tmp_path)
+    (project.path / "uv.lock").touch()
+    project.run("git", "init", "--quiet")
+    status = project.run("git", "status", "--short", "--untracked-files=all").stdout
+    assert "uv.lock" in status
+    assert ".env\n" not in status

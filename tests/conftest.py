@@ -61,7 +61,7 @@ class Project:
         result = subprocess.run(
             command,
             cwd=cwd or self.path,
-            env=user_environment() | (env or {}),
+            env=user_environment() | self.environment | (env or {}),
             capture_output=True,
             text=True,
             timeout=240,
@@ -74,6 +74,14 @@ class Project:
         """`uv run COMMAND`; its output and errors together."""
         result = self.run("uv", "run", "--quiet", *command, check=check, env=env)
         return result.stdout + result.stderr
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Keeps a pytest of the project's from the directory where this one's files are.
+
+        It would close it to other users, one of which PostgreSQL runs as under root.
+        """
+        return {"PYTEST_DEBUG_TEMPROOT": str(self.path.parent)}
 
     def copy(self, target: Path) -> "Project":
         """The project elsewhere, to be changed; its environment is made anew."""

@@ -264,3 +264,13 @@ def test_the_status_is_the_commands(copied: Project) -> None:
     assert "COMMAND" in output
     assert "--port" in output
     assert processes_of(copied) == []
+
+
+def test_users_of_one_machine_do_not_share_a_lock(installed: Project) -> None:
+    script = (
+        "import app.dev, pathlib, tempfile;"
+        "lock = app.dev.PostgresServer.lock_path;"
+        "own = lock.parent != pathlib.Path(tempfile.gettempdir());"
+        "print(own, oct(lock.parent.stat().st_mode))"
+    )
+    assert installed.uv("python", "-c", script) == "True 0o40700\n"

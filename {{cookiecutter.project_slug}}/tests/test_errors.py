@@ -1,0 +1,137 @@
+"""Whatever goes wrong, the answer is `application/problem+json`."""
+
+from typing import Annotated
+
+import pytest
+from fastapi import FastAPI, HTTPException, Query
+from httpx import AsyncClient, Response
+from pydantic import BaseModel
+from sqlalchemy import text
+
+from app.dependencies import Session
+from app.errors import Conflict, NotFound
+
+JSON = {"content-type": "application/json"}
+
+
+class Numbers(BaseModel):
+    numbers: list[int]
+
+
+@pytest.fixture(autouse=True)
+def routes(app: FastAPI) -> None:
+    """Routes that go wrong, or read what clients get wrong."""
+
+    @app.post("/numbers")
+    async def read(body: Numbers, factor: Annotated[int, Query(lt=10)] = 1) -> Numbers:
+        return body
+
+    @app.get("/raise/{name}")
+    async def fail(name: str, session: Session) -> None:
+        if name == "sql":
+            await session.execute(text("SELECT 'secret' / 0"))
+        raise {
+            "missing": NotFound("There is no such thing."),
+            "conflict": Conflict("It is taken."),
+            "http": HTTPException(429, "Too fast.", {"Retry-After": "5"}),
+            "bug": KeyError("secret"),
+        }[name]
+
+
+def assert_problem(response: Response, status: int, detail: str) -> None:
+    assert response.headers["content-type"] == "application/problem+json"
+    body = response.json()
+    assert (response.status_code, body["status"], body["detail"]) == (status, status, detail)
+    assert body.keys() >= {"type", "title"}
+
+
+async def test_a_missing_thing_is_404(client: AsyncClient) -> None:
+    assert_problem(await client.get("/raise/missing"), 404, "There is no such thing.")
+
+
+async def test_a_conflict_is_409(client: AsyncClient) -> None:
+    assert_problem(await client.get("/raise/conflict"), 409, "It is taken.")
+
+
+async def test_an_http_exception_keeps_its_status_and_headers(client: AsyncClient) -> None:
+    response = await client.get("/raise/http")
+    assert_problem(response, 429, "Too fast.")
+    assert response.headers["retry-after"] == "5"
+
+
+@pytest.mark.parametrize("kind", ["bug", "sql"])
+async def test_a_bug_is_500_and_hides_what_happened(client: AsyncClient, kind: str) -> None:
+    response = await client.get(f"/raise/{kind}")
+    assert_problem(response, 500, "The server failed to answer.")
+    assert "secret" not in response.text
+
+
+@pytest.mark.parametrize("path", ["/", "/nothing", "/%00", "/%FF", "/" + "x" * 5000])
+async def test_an_unknown_path_is_404(client: AsyncClient, path: str) -> None:
+    assert_problem(await client.get(path), 404, "Not Found")
+
+
+async def test_a_wrong_method_is_405_and_says_which_works(client: AsyncClient) -> None:
+    response = await client.put("/numbers")
+    assert_problem(response, 405, "Method Not Allowed")
+    assert response.headers["allow"] == "POST"
+
+
+async def test_each_fault_of_a_request_is_named(client: AsyncClient) -> None:
+    response = await client.post("/numbers?factor=10", json={"numbers": [1, "two"]})
+    assert_problem(response, 422, "The request is not valid.")
+    faults = response.json()["errors"]
+    assert [fault["location"] for fault in faults] == ["query.factor", "body.numbers.1"]
+    assert faults[0]["detail"] == "Input should be less than 10"
+
+
+async def test_a_refused_value_is_not_repeated(client: AsyncClient) -> None:
+    response = await client.post("/numbers", json={"numbers": "hunter2"})
+    assert "hunter2" not in response.text
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b'{"numbers": [1}',
+        b'{"numbers": [NaN, Infinity]}',
+        b'{"numbers": [1.5, true, 1e400]}',
+        b'{"numbers": ["\\ud800", "\\u0000"]}',
+        b"[[[[[[]]]]]]",
+    ],
+)
+async def test_a_wrong_body_is_422(client: AsyncClient, body: bytes) -> None:
+    response = await client.post("/numbers", content=body, headers=JSON)
+    assert_problem(response, 422, "The request is not valid.")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b'{"numbers": "\xff"}', id="invalid UTF-8"),
+        pytest.param(b'{"numbers": [' + b"9" * 5000 + b"]}", id="more digits than Python reads"),
+        pytest.param(b"[" * 100_000, id="deeper than Python reads"),
+    ],
+)
+async def test_an_unreadable_body_is_400(client: AsyncClient, body: bytes) -> None:
+    response = await client.post("/numbers", content=body, headers=JSON)
+    assert_problem(response, 400, "There was an error parsing the body")
+
+
+async def test_a_body_that_is_not_json_is_422(client: AsyncClient) -> None:
+    response = await client.post("/numbers", data={"numbers": "1"})
+    assert_problem(response, 422, "The request is not valid.")
+
+
+async def test_openapi_shows_every_error_as_a_problem(app: FastAPI) -> None:
+    errors = [
+        (path, method, status, *answer.get("content", {}))
+        for path, operations in app.openapi()["paths"].items()
+        if path not in {"/numbers", "/raise/{name}"}  # this module's own declare nothing
+        for method, operation in operations.items()
+        for status, answer in operation["responses"].items()
+        if int(status) >= 400
+    ]
+    assert errors
+    assert [error for error in errors if error[3:] != ("application/problem+json",)] == []

@@ -1,0 +1,93 @@
+from pathlib import Path
+
+import pytest
+from alembic.script import ScriptDirectory
+from httpx import AsyncClient
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app import migrations
+
+
+@pytest.fixture
+def two_revisions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This code knows two revisions: first, then second."""
+    versions = tmp_path / "versions"
+    versions.mkdir()
+    (versions / "first.py").write_text("revision = 'first'\ndown_revision = None\n")
+    (versions / "second.py").write_text("revision = 'second'\ndown_revision = 'first'\n")
+    monkeypatch.setattr(migrations, "script_directory", lambda: ScriptDirectory(str(tmp_path)))
+
+
+async def set_revision(connection: AsyncConnection, revision: str) -> None:
+    await connection.execute(text("DELETE FROM alembic_version"))
+    await connection.execute(text("INSERT INTO alembic_version VALUES (:r)"), {"r": revision})
+
+
+async def test_live_answers(client: AsyncClient) -> None:
+    response = await client.get("/health/live")
+    assert (response.status_code, response.json()) == (200, {"status": "live"})
+
+
+async def test_live_answers_while_the_database_is_down(
+    client_without_database: AsyncClient,
+) -> None:
+    assert (await client_without_database.get("/health/live")).status_code == 200
+
+
+async def test_ready_is_503_while_the_database_is_down(
+    client_without_database: AsyncClient,
+) -> None:
+    response = await client_without_database.get("/health/ready")
+    assert response.status_code == 503
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.json()["detail"] == "The database cannot be reached."
+
+
+async def test_ready_after_upgrade_head(client: AsyncClient) -> None:
+    response = await client.get("/health/ready")
+    assert response.status_code == 200
+    assert response.json() == {"status": "ready", "schema_state": "current"}
+
+
+@pytest.mark.usefixtures("two_revisions")
+async def test_ready_at_the_last_revision(
+    client: AsyncClient, connection: AsyncConnection
+) -> None:
+    await set_revision(connection, "second")
+    response = await client.get("/health/ready")
+    assert response.status_code == 200
+    assert response.json() == {"status": "ready", "schema_state": "current"}
+
+
+@pytest.mark.usefixtures("two_revisions")
+async def test_ready_is_503_at_an_older_revision(
+    client: AsyncClient, connection: AsyncConnection
+) -> None:
+    await set_revision(connection, "first")
+    response = await client.get("/health/ready")
+    assert response.status_code == 503
+    assert response.headers["content-type"] == "application/problem+json"
+    assert "alembic upgrade head" in response.json()["detail"]
+
+
+@pytest.mark.usefixtures("two_revisions")
+@pytest.mark.parametrize("sql", ["DELETE FROM alembic_version", "DROP TABLE alembic_version"])
+async def test_ready_is_503_before_the_first_revision(
+    client: AsyncClient, connection: AsyncConnection, sql: str
+) -> None:
+    await connection.execute(text(sql))
+    response = await client.get("/health/ready")
+    assert response.status_code == 503
+    assert "alembic upgrade head" in response.json()["detail"]
+
+
+@pytest.mark.usefixtures("two_revisions")
+async def test_ready_and_logged_at_a_newer_revision(
+    client: AsyncClient, connection: AsyncConnection, caplog: pytest.LogCaptureFixture
+) -> None:
+    await set_revision(connection, "third")
+    response = await client.get("/health/ready")
+    assert response.status_code == 200
+    assert response.json() == {"status": "ready", "schema_state": "newer"}
+    assert "third" in caplog.text

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,18 @@ PROJECT_DIRECTORY = TEMPLATE / "{{cookiecutter.project_slug}}"
 
 # Set by the tools that run these tests; none of it is there in a user's shell.
 INHERITED = ("DATABASE_", "PG", "TEST_DATABASE_", "PYTEST_", "UV_RUN_", "VIRTUAL_ENV", "COLUMNS")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep this run's files where no other run of pytest meddles.
+
+    Each closes the directory that all of a user's runs share to other users, and under root
+    PostgreSQL runs as one of them.
+    """
+    if not hasattr(config, "workerinput"):
+        directory = tempfile.mkdtemp(prefix="template-")
+        os.environ["PYTEST_DEBUG_TEMPROOT"] = directory
+        config.add_cleanup(lambda: shutil.rmtree(directory, ignore_errors=True))
 
 
 def user_environment() -> dict[str, str]:
@@ -61,7 +74,7 @@ class Project:
         result = subprocess.run(
             command,
             cwd=cwd or self.path,
-            env=user_environment() | self.environment | (env or {}),
+            env=user_environment() | (env or {}),
             capture_output=True,
             text=True,
             timeout=240,
@@ -74,14 +87,6 @@ class Project:
         """`uv run COMMAND`; its output and errors together."""
         result = self.run("uv", "run", "--quiet", *command, check=check, env=env)
         return result.stdout + result.stderr
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """Keeps a pytest of the project's from the directory where this one's files are.
-
-        It would close it to other users, one of which PostgreSQL runs as under root.
-        """
-        return {"PYTEST_DEBUG_TEMPROOT": str(self.path.parent)}
 
     def copy(self, target: Path) -> "Project":
         """The project elsewhere, to be changed; its environment is made anew."""

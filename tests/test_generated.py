@@ -194,6 +194,49 @@ def test_production_needs_no_development_dependency(copied: Project) -> None:
     assert "uv sync" in line
 
 
+CONNECT_WITH_PASSWORDS = """
+import asyncio, os, sys
+from pathlib import Path
+import psycopg
+from sqlalchemy import URL, create_engine
+from app.config import Settings
+from app.database import DatabaseUnavailable, create_engine as create_async_engine
+
+async def connect(url):
+    engine = create_async_engine(url)
+    try:
+        async with engine.connect():
+            pass
+    finally:
+        await engine.dispose()
+
+rules = "local all postgres trust\\nlocal all all scram-sha-256\\n"
+owner = psycopg.connect(autocommit=True)
+Path(owner.execute("SHOW hba_file").fetchone()[0]).write_text(rules)
+owner.execute("SELECT pg_reload_conf()")
+owner.execute("CREATE ROLE app LOGIN")
+for password in sys.argv[1:]:
+    owner.execute(psycopg.sql.SQL("ALTER ROLE app PASSWORD {}").format(password))
+    url = URL.create("postgresql", "app", password, port=5432, database="app",
+                     query={"host": os.environ["PGHOST"]})
+    os.environ["DATABASE_URL"] = url.render_as_string(hide_password=False)
+    os.environ["DATABASE_URL_SYNC"] = url.render_as_string(hide_password=False)
+    settings = Settings()
+    asyncio.run(connect(settings.database_url))
+    create_engine(settings.database_url_sync).connect().close()
+    try:
+        asyncio.run(connect(settings.database_url.set(password=password + "x")))
+    except DatabaseUnavailable:
+        print("ok")
+"""
+
+
+def test_any_password_connects_with_both_drivers(copied: Project) -> None:
+    passwords = ["%", "@", "/", ":", "100%25", "%(here)s", "a b", "#?&+=", "'\"\\$", "пароль🎉"]
+    output = copied.uv("dev", "python", "-c", CONNECT_WITH_PASSWORDS, *passwords)
+    assert output.split() == ["ok"] * len(passwords)
+
+
 COMMANDS = {
     "alembic": ["alembic", "current"],
     "uvicorn": ["uvicorn", "app.main:app", "--port", "0"],

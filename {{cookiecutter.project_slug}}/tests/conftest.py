@@ -52,20 +52,36 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         return
     stack = ExitStack()
     config.add_cleanup(stack.close)  # runs at the very end, however the run ends
-    on_signals(signal.default_int_handler)  # SIGTERM ends a run as Ctrl-C does
     given = os.environ.get("TEST_DATABASE_URL")
-    server = given_server(given) if given else stack.enter_context(embedded_server())
-    os.environ[SERVER] = server.render_as_string(hide_password=False)
-    os.environ[TEMPLATE] = f"pytest_{uuid4().hex[:8]}_template_test"
-    try:
-        template = create_database(os.environ[TEMPLATE], "template0")
-    except psycopg.Error as error:
-        reason = str(error).splitlines()[0]
-        raise pytest.UsageError(f"cannot create a database through {server}: {reason}") from None
-    if given:
-        stack.callback(drop_databases)
-    stack.callback(on_signals, signal.SIG_IGN)  # nothing interrupts the clean-up
+    with end_on_signals(session):
+        server = given_server(given) if given else stack.enter_context(embedded_server())
+        os.environ[SERVER] = server.render_as_string(hide_password=False)
+        os.environ[TEMPLATE] = f"pytest_{uuid4().hex[:8]}_template_test"
+        try:
+            template = create_database(os.environ[TEMPLATE], "template0")
+        except psycopg.Error as error:
+            reason = str(error).splitlines()[0]
+            raise pytest.UsageError(f"no database can be created at {server}: {reason}") from None
+        if given:
+            stack.callback(drop_databases)
+        stack.callback(on_signals, signal.SIG_IGN)  # nothing interrupts the clean-up
     migrate(template)
+
+
+@contextmanager
+def end_on_signals(session: pytest.Session) -> Iterator[None]:
+    """Have signals end the run as Ctrl-C does, but not before this block is through."""
+    early: list[int] = []
+
+    def end(number: int, frame: FrameType | None) -> None:
+        session.shouldstop = signal.Signals(number).name  # where the exception gets lost
+        raise KeyboardInterrupt
+
+    on_signals(lambda number, frame: early.append(number))
+    yield
+    on_signals(end)
+    if early:
+        raise KeyboardInterrupt
 
 
 def on_signals(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:

@@ -20,15 +20,10 @@ PASSWORDS = ["%", "@/:#?&+ ", "100%25", "p%(here)s", "[;'\"\\$`", "пароль�
 
 
 @pytest.fixture(autouse=True)
-def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is set unless a test does it."""
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The project's root, without a .env yet; nothing is set and the shell is elsewhere."""
     for name in ("DATABASE_URL", "DATABASE_URL_SYNC", "DATABASE_POOLER"):
         monkeypatch.delenv(name, raising=False)
-
-
-@pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project's root whose .env is not the developer's, while the shell is elsewhere."""
     for module in (app, migrations):
         monkeypatch.setattr(module, "ROOT", tmp_path)
     elsewhere = tmp_path / "elsewhere"
@@ -63,12 +58,17 @@ def test_the_sync_url_is_derived(monkeypatch: pytest.MonkeyPatch) -> None:
     assert str(Settings().database_url_sync) == SYNC
 
 
-@pytest.mark.parametrize("unset", ["", None])
-def test_the_async_url_is_derived(monkeypatch: pytest.MonkeyPatch, unset: str | None) -> None:
+def test_the_async_url_is_derived(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL_SYNC", SYNC)
-    if unset is not None:
-        monkeypatch.setenv("DATABASE_URL", unset)
     assert str(Settings().database_url) == ASYNC
+
+
+def test_an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "")
+    monkeypatch.setenv("DATABASE_URL_SYNC", SYNC)
+    monkeypatch.setenv("DATABASE_POOLER", "")
+    settings = Settings()
+    assert (str(settings.database_url), settings.database_pooler) == (ASYNC, "none")
 
 
 def test_with_a_pooler_the_sync_url_is_required(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,13 +182,11 @@ def test_migration_url_is_the_first_that_is_set(
     assert migration_url(config).host == "environment"
 
 
-@pytest.mark.usefixtures("root")
 def test_migration_url_always_has_the_sync_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", ASYNC)
     assert str(migration_url(Config())) == SYNC
 
 
-@pytest.mark.usefixtures("root")
 @pytest.mark.parametrize("password", PASSWORDS)
 def test_migration_url_keeps_any_password(monkeypatch: pytest.MonkeyPatch, password: str) -> None:
     url = URL.create("postgresql", "app", password, "db", database="app")
@@ -196,7 +194,6 @@ def test_migration_url_keeps_any_password(monkeypatch: pytest.MonkeyPatch, passw
     assert migration_url(Config()).password == password
 
 
-@pytest.mark.usefixtures("root")
 def test_migration_url_needs_no_other_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL_SYNC", SYNC)
     monkeypatch.setenv("DATABASE_URL", "nonsense")
@@ -204,7 +201,6 @@ def test_migration_url_needs_no_other_setting(monkeypatch: pytest.MonkeyPatch) -
     assert str(migration_url(Config())) == SYNC
 
 
-@pytest.mark.usefixtures("root")
 def test_no_migration_url_names_the_variable_and_a_value() -> None:
     with pytest.raises(ConfigurationError) as error:
         migration_url(Config())

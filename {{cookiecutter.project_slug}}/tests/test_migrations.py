@@ -1,5 +1,6 @@
 """Migrations, and that Alembic sees every table."""
 
+import json
 import logging
 import os
 import subprocess
@@ -29,7 +30,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-import app
+import app.models
 from app import ROOT
 from app.database import Base
 
@@ -143,27 +144,45 @@ async def test_an_upgrade_in_a_running_event_loop_leaves_logging_alone(empty: En
     assert revisions(empty) == HEADS
 
 
-def test_sql_without_a_database_from_another_directory(tmp_path: Path) -> None:
-    """The command line: needs no URL, and silences no logger that exists already."""
-    program = """
-import logging
-existing = logging.getLogger("somebody.elses")
+COMMAND_LINE = """
+import json, logging, sys
+logger = logging.getLogger("somebody.elses")
 from alembic.config import main
 main()
-assert not existing.disabled
+from app.database import Base
+seen = {"tables": sorted(Base.metadata.tables), "disabled": logger.disabled}
+print(json.dumps(seen), file=sys.stderr)
 """
+
+
+@pytest.fixture(scope="module")
+def offline(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess[str]:
+    """`alembic -c …/alembic.ini upgrade head --sql` elsewhere, with no URL set."""
     unset = {"DATABASE_URL", "DATABASE_URL_SYNC", "DATABASE_POOLER", "PYTHONPATH"}
-    result = subprocess.run(  # noqa: S603 - the command is written out here
-        [sys.executable, "-c", program, "-c", str(INI), "upgrade", "head", "--sql"],
+    return subprocess.run(  # noqa: S603 - the command is written out here
+        [sys.executable, "-c", COMMAND_LINE, "-c", str(INI), "upgrade", "head", "--sql"],
         env={name: value for name, value in os.environ.items() if name not in unset},
-        cwd=tmp_path,
+        cwd=tmp_path_factory.mktemp("elsewhere"),
         capture_output=True,
         text=True,
         check=False,
     )
-    assert result.returncode == 0, result.stderr
+
+
+def test_sql_needs_no_database(offline: subprocess.CompletedProcess[str]) -> None:
+    assert offline.returncode == 0, offline.stderr
     for table in Base.metadata.tables:
-        assert f"CREATE TABLE {table} (" in result.stdout
+        assert f"CREATE TABLE {table} (" in offline.stdout
+
+
+def test_the_command_line_sees_every_table(offline: subprocess.CompletedProcess[str]) -> None:
+    seen = json.loads(offline.stderr.splitlines()[-1])
+    assert seen["tables"] == sorted(Base.metadata.tables)
+
+
+def test_the_command_line_keeps_loggers(offline: subprocess.CompletedProcess[str]) -> None:
+    seen = json.loads(offline.stderr.splitlines()[-1])
+    assert seen["disabled"] is False
 
 
 def misplaced(base: type[DeclarativeBase], modules: Iterable[ModuleType]) -> list[str]:

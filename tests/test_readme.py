@@ -29,7 +29,9 @@ def test_ci_runs_the_command_of_the_readme() -> None:
 
 
 @pytest.mark.slow
-def test_a_checkout_becomes_a_running_service(template_repository: Path, tmp_path: Path) -> None:
+def test_a_checkout_becomes_a_running_service(
+    template_repository: Path, tmp_path: Path, uv_cache: str
+) -> None:
     """With Python, pip and git, an empty home and nothing else."""
     command = command_with("uvx cookiecutter . ")
     assert command == (
@@ -39,7 +41,7 @@ def test_a_checkout_becomes_a_running_service(template_repository: Path, tmp_pat
     environment = user_environment() | {
         "HOME": str(tmp_path / "home"),
         "PATH": f"{tmp_path / 'python' / 'bin'}:/usr/local/bin:/usr/bin:/bin",
-        "UV_CACHE_DIR": cache_directory(),
+        "UV_CACHE_DIR": uv_cache,
     }
     (tmp_path / "home").mkdir()
     shell = subprocess.Popen(
@@ -68,9 +70,3 @@ def test_a_checkout_becomes_a_running_service(template_repository: Path, tmp_pat
         _, alive = psutil.wait_procs(children, timeout=30)
     assert alive == []
     assert not (template_repository / "my-api" / ".postgres" / "data" / "postmaster.pid").exists()
-
-
-def cache_directory() -> str:
-    """uv's, so that no package is downloaded twice."""
-    command = ["uv", "cache", "dir"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

@@ -8,7 +8,7 @@ from pathlib import Path
 import post_gen_project
 import pre_gen_project
 import pytest
-from conftest import PROJECT_DIRECTORY, TEMPLATE, Bake, Project, tracked
+from conftest import PROJECT_DIRECTORY, TEMPLATE, Bake, Project, choices, matrix, tracked
 
 JINJA = re.compile(r"\{\{|\{%|\{#")
 
@@ -19,8 +19,29 @@ def files(directory: Path) -> set[str]:
     }
 
 
-def test_the_project_is_exactly_the_files_of_the_template_and_env(baked: Project) -> None:
-    assert files(baked.path) == tracked(PROJECT_DIRECTORY) | {".env"}
+@pytest.mark.parametrize("answers", matrix(), ids=str)
+def test_each_choice_gives_exactly_its_files_and_env(
+    bake: Bake, answers: dict[str, object]
+) -> None:
+    project = bake(**answers)
+    unchosen = {
+        name
+        for (option, value), names in post_gen_project.OPTIONAL.items()
+        for name in names
+        if answers[option] != value
+    }
+    assert files(project.path) == tracked(PROJECT_DIRECTORY) - unchosen | {".env"}
+    assert post_gen_project.verify(project.path, unchosen) == []
+    left = [
+        name for name in files(project.path) if JINJA.search((project.path / name).read_text())
+    ]
+    assert left == []
+
+
+def test_every_choice_brings_files_and_no_files_come_without_one() -> None:
+    assert {option for option, _ in post_gen_project.OPTIONAL} == choices().keys()
+    for option, value in post_gen_project.OPTIONAL:
+        assert value in choices()[option]
 
 
 def test_the_hook_verifies_exactly_the_files_of_the_template() -> None:
@@ -38,11 +59,6 @@ def test_files_that_people_read_as_code_hold_no_jinja() -> None:
     for name in code:
         if name.endswith(".py"):
             compile((PROJECT_DIRECTORY / name).read_text(), name, "exec")
-
-
-def test_nothing_is_left_unrendered(baked: Project) -> None:
-    left = [name for name in files(baked.path) if JINJA.search((baked.path / name).read_text())]
-    assert left == []
 
 
 TEXTS = [

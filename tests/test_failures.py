@@ -1,0 +1,128 @@
+"""Odd machines and odd moments: generation works, or says why and leaves no trace."""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import post_gen_project
+import pytest
+from conftest import TEMPLATE, cookiecutter
+
+COMMAND = [sys.executable, "-m", "cookiecutter", str(TEMPLATE), "--no-input"]
+
+
+@pytest.mark.parametrize("answer", ["project_slug=fastapi", "description=a\tb"])
+def test_a_refusal_leaves_an_existing_directory_as_it_was(tmp_path: Path, answer: str) -> None:
+    directory = tmp_path / ("fastapi" if "fastapi" in answer else "my-api")
+    directory.mkdir()
+    (directory / "alembic.ini").write_text("mine")
+    result = cookiecutter(tmp_path, "-f", answer)
+    assert result.returncode != 0
+    assert [path.name for path in directory.iterdir()] == ["alembic.ini"]
+    assert (directory / "alembic.ini").read_text() == "mine"
+
+
+def test_without_f_an_existing_directory_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "my-api").mkdir()
+    result = cookiecutter(tmp_path)
+    assert result.returncode != 0
+    assert 'my-api" directory already exists' in result.stdout + result.stderr
+    assert list((tmp_path / "my-api").iterdir()) == []
+
+
+def test_a_fault_of_the_template_leaves_no_new_directory(
+    tmp_path: Path, template_repository: Path
+) -> None:
+    (template_repository / "{{cookiecutter.project_slug}}" / "app" / "main.py").unlink()
+    (tmp_path / "target").mkdir()
+    command = [sys.executable, "-m", "cookiecutter", str(template_repository), "--no-input"]
+    result = subprocess.run(command, cwd=tmp_path / "target", capture_output=True, text=True)
+    assert result.returncode != 0
+    assert "app/main.py: missing" in result.stderr
+    assert list((tmp_path / "target").iterdir()) == []
+
+
+@pytest.mark.parametrize("moment", ["pyproject.toml", "app/database.py", "tests/test_items.py"])
+def test_killed_in_the_middle_it_is_completed_by_the_next(tmp_path: Path, moment: str) -> None:
+    target = tmp_path / "my-api"
+    target.mkdir()
+    (target / "alembic.ini").write_text("mine")
+    process = subprocess.Popen([*COMMAND, "-f"], cwd=tmp_path, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 30
+    while not (target / moment).exists() and time.monotonic() < deadline:
+        os.sched_yield()
+    process.kill()
+    process.wait()
+    result = cookiecutter(tmp_path, "-f")
+    assert result.returncode == 0, result.stderr
+    assert post_gen_project.verify(target) == []
+    assert not (target / post_gen_project.SAVED).exists()
+
+
+def test_a_disk_that_is_full_is_named(tmp_path: Path) -> None:
+    """Made here by a limit on the size of a file."""
+    result = subprocess.run(
+        COMMAND,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)),
+    )
+    assert result.returncode != 0
+    assert "File too large" in result.stdout + result.stderr
+
+
+def test_a_target_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    result = cookiecutter(tmp_path, "--output-dir", "/proc/nowhere")
+    assert result.returncode != 0
+    assert "/proc/nowhere" in result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("name", ["with space", "日本語 ünd äöü", "a'b\"c", "$HOME", "-dash"])
+def test_any_directory_will_do(tmp_path: Path, name: str) -> None:
+    directory = tmp_path / name
+    directory.mkdir()
+    result = cookiecutter(directory)
+    assert result.returncode == 0, result.stderr
+    assert post_gen_project.verify(directory / "my-api") == []
+
+
+def test_a_symbolic_link_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    assert cookiecutter(tmp_path, "--output-dir", "link").returncode == 0
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "my-api").symlink_to(tmp_path / "elsewhere")
+    assert cookiecutter(tmp_path, "-f").returncode == 0
+    for directory in (tmp_path / "real" / "my-api", tmp_path / "elsewhere"):
+        assert post_gen_project.verify(directory) == []
+
+
+@pytest.mark.parametrize("umask", [0o077, 0o000])
+def test_whatever_the_umask_the_password_is_private(tmp_path: Path, umask: int) -> None:
+    subprocess.run(COMMAND, cwd=tmp_path, check=True, umask=umask)
+    assert (tmp_path / "my-api" / ".env").stat().st_mode & 0o777 == 0o600
+    assert post_gen_project.verify(tmp_path / "my-api") == []
+
+
+def test_no_home_no_path_and_no_network_are_needed(tmp_path: Path) -> None:
+    environment = {"PATH": str(tmp_path / "empty"), "https_proxy": "http://127.0.0.1:1"}
+    result = subprocess.run(COMMAND, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert post_gen_project.verify(tmp_path / "my-api") == []
+
+
+def test_an_interrupt_says_so(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        COMMAND, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    while not (tmp_path / "my-api").exists():
+        os.sched_yield()
+    process.send_signal(signal.SIGINT)
+    process.communicate()
+    assert process.returncode != 0
+    assert cookiecutter(tmp_path, "-f").returncode == 0

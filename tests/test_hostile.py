@@ -1,0 +1,194 @@
+"""Whatever is answered is refused in one line, or comes through unchanged."""
+
+import contextlib
+import json
+import re
+import tomllib
+from collections import Counter
+from io import StringIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pre_gen_project
+import pytest
+import yaml
+from conftest import TEMPLATE, cookiecutter, tracked
+from cookiecutter.environment import StrictEnvironment
+from cookiecutter.exceptions import FailedHookException
+from cookiecutter.main import cookiecutter as generate
+from dotenv import dotenv_values
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+QUESTIONS = json.loads((TEMPLATE / "cookiecutter.json").read_text(encoding="utf-8"))
+NASTY = [
+    "'",
+    '"',
+    "\\",
+    "%",
+    "$",
+    "#",
+    "{",
+    "}",
+    "${x}",
+    "%(here)s",
+    ": ",
+    " #",
+    "🎉",
+    "é",
+    "日本",
+]
+NASTY += [
+    "\n",
+    "\r",
+    "\t",
+    "\0",
+    "\x85",
+    "\u2028",
+    "\u2029",
+    "\ufeff",
+    "\ud800",
+    "|",
+    "`",
+    "<",
+    "&",
+]
+
+
+def is_jinja(text: str) -> bool:
+    """Cookiecutter renders this before any hook runs."""
+    return bool(re.search(r"\{\{|\{%|\{#", text))
+
+
+printable = st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"]), max_size=12)
+hostile = st.lists(st.one_of(st.sampled_from(NASTY), st.text(max_size=6)), max_size=8).map("".join)
+texts = st.one_of(printable, printable, hostile).filter(lambda text: not is_jinja(text))
+slugs = st.one_of(
+    texts,
+    st.just("my-api"),
+    st.from_regex(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,20}[A-Za-z0-9])?", fullmatch=True),
+    st.sampled_from(
+        [*pre_gen_project.DEPENDENCIES, "CON", "lpt1.x", "FastAPI", "py_test", "my-api"]
+    ),
+).filter(lambda slug: slug and "/" not in slug and "\0" not in slug)
+
+
+def answers_after_derivation(**answers: str) -> dict[str, str]:
+    """What templates see: the answers and the private values derived from them."""
+    context = {"cookiecutter": dict(answers)}
+    environment = StrictEnvironment(context=context)
+    for name, value in QUESTIONS.items():
+        if name.startswith("__") and name != "__prompts__":
+            rendered = environment.from_string(value).render(**context)
+            context["cookiecutter"][name] = rendered
+    return context["cookiecutter"]
+
+
+@settings(max_examples=500, deadline=None)
+@given(texts)
+def test_the_quoted_text_means_the_same_in_toml_yaml_and_env(text: str) -> None:
+    if pre_gen_project.check_text("description", text):
+        return
+    answers = answers_after_derivation(project_name="x", project_slug="my-api", description=text)
+    quoted = answers["__description"]
+    assert tomllib.loads(f"text = {quoted}")["text"] == text
+    assert yaml.safe_load(f"text: {quoted}")["text"] == text
+    assert dotenv_values(stream=StringIO(f"TEXT={quoted}\n"), interpolate=False)["TEXT"] == text
+
+
+@settings(max_examples=500, deadline=None)
+@given(slugs)
+def test_an_accepted_slug_names_a_database_and_survives_as_it_is(slug: str) -> None:
+    if pre_gen_project.check_slug(slug):
+        return
+    answers = answers_after_derivation(project_name="x", project_slug=slug, description="")
+    assert re.fullmatch(r"[a-z0-9_]{1,63}", answers["__database"])
+
+
+@pytest.mark.slow
+def test_a_project_comes_out_whole_or_not_at_all() -> None:
+    kinds: Counter[str] = Counter()
+
+    @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @given(texts, slugs, texts)
+    @example('It\'s "my" \\ API', "my-api", "100 % of $HOME # {it} 🎉 日本語")
+    @example("\ufeffname", "A.b_c", "\\")
+    def try_answers(name: str, slug: str, description: str) -> None:
+        refusal = refused(name, slug, description)
+        with TemporaryDirectory() as directory, contextlib.ExitStack() as stack:
+            if refusal:
+                kinds[f"refused: {refusal.split(' ')[0]}"] += 1
+                stack.enter_context(pytest.raises(FailedHookException))
+            else:
+                kinds["generated"] += 1
+            bake(Path(directory), name, slug, description)
+            written = list(Path(directory).iterdir())
+            if refusal:
+                assert written == []
+            else:
+                assert_whole(written[0], name, slug, description)
+
+    try_answers()
+    print(f"\nAnswers tried: {dict(kinds)}")
+    assert kinds["generated"] > 5
+
+
+def refused(name: str, slug: str, description: str) -> str | None:
+    return (
+        pre_gen_project.check_text("project_name", name)
+        or pre_gen_project.check_slug(slug)
+        or pre_gen_project.check_text("description", description)
+    )
+
+
+def bake(directory: Path, name: str, slug: str, description: str) -> None:
+    answers = {"project_name": name, "project_slug": slug, "description": description}
+    generate(
+        str(TEMPLATE),
+        no_input=True,
+        extra_context=answers,
+        output_dir=str(directory),
+        default_config=True,
+    )
+
+
+def assert_whole(project: Path, name: str, slug: str, description: str) -> None:
+    assert project.name == slug
+    about = tomllib.loads((project / "pyproject.toml").read_text("utf-8"))["project"]
+    assert (about["name"], about["description"]) == (slug, description)
+    lines = (project / "README.md").read_text("utf-8").split("\n")
+    assert (lines[0], lines[2]) == (f"# {name}", description)
+    for file in (".env", ".env.example"):
+        assert dotenv_values(project / file).keys() == {"DATABASE_URL", "DATABASE_URL_SYNC"}
+    for path in project.rglob("*.py"):
+        compile(path.read_bytes(), str(path), "exec")
+
+
+@pytest.mark.parametrize(
+    ("name", "slug"),
+    [
+        ("My API", "my-api"),
+        ("Ünïcode Ädvänced", "unicode-advanced"),
+        ("日本語", "ri-ben-yu"),
+        ("!!!", "my-api"),
+        ("🎉", "my-api"),
+        ("long " * 60, "long-" * 9 + "long"),
+    ],
+)
+def test_the_default_slug_is_valid_whatever_the_name(name: str, slug: str) -> None:
+    context = {"cookiecutter": {"project_name": name}}
+    rendered = StrictEnvironment(context=context).from_string(QUESTIONS["project_slug"])
+    assert rendered.render(**context) == slug
+    assert pre_gen_project.check_slug(slug) is None
+
+
+def test_a_misspelt_answer_shows_in_the_summary(tmp_path: Path) -> None:
+    """Cookiecutter ignores it before any hook runs; what was used instead is told."""
+    result = cookiecutter(tmp_path, "projet_slug=billing", "description=Bills")
+    assert result.returncode == 0
+    assert "my-api" in result.stdout
+
+
+def test_every_file_of_the_template_is_utf8_with_unix_lines() -> None:
+    for name in tracked(TEMPLATE):
+        assert "\r" not in (TEMPLATE / name).read_text(encoding="utf-8")

@@ -1,0 +1,101 @@
+"""The guide "Add an option in three steps", performed on a copy of the template."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import TEMPLATE, user_environment
+
+GUIDE = (TEMPLATE / ".github" / "CONTRIBUTING.md").read_text(encoding="utf-8")
+
+
+def steps() -> list[str]:
+    """What the guide shows in code blocks: answers, prompt, the file's content, the table."""
+    section = GUIDE.split("## Add an option in three steps")[1].split("\n## ")[0]
+    return re.findall(r"```\w+\n(.*?)```", section, re.DOTALL)
+
+
+def perform(repository: Path, with_table: bool = True) -> None:
+    question, prompt, content, table = steps()
+    path = repository / "cookiecutter.json"
+    questions = path.read_text(encoding="utf-8")
+    questions = questions.replace(
+        '  "__description"', f"  {question.strip()}\n" + '  "__description"'
+    )
+    questions = questions.replace(
+        '"__prompts__": {', '"__prompts__": {' + f"\n    {prompt.strip()}"
+    )
+    json.loads(questions)
+    path.write_text(questions, encoding="utf-8")
+
+    makefile = repository / "{{cookiecutter.project_slug}}" / "Makefile"
+    makefile.write_text(content, encoding="utf-8")
+    hook = repository / "hooks" / "post_gen_project.py"
+    text = hook.read_text(encoding="utf-8")
+    text = text.replace(
+        ".env.example .gitignore README.md", ".env.example .gitignore Makefile README.md"
+    )
+    if with_table:
+        text = re.sub(r"^OPTIONAL: .*$", table.strip(), text, flags=re.MULTILINE)
+    hook.write_text(text, encoding="utf-8")
+    subprocess.run(["git", "add", "--all"], cwd=repository, check=True)
+
+
+def run_matrix(repository: Path) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-n",
+            "0",
+            "-v",
+            "tests/test_template.py",
+            "-k",
+            "choice",
+        ],
+        cwd=repository,
+        env=user_environment() | {"PYTEST_DEBUG_TEMPROOT": str(repository.parent)},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_the_matrix_picks_the_option_up(template_repository: Path) -> None:
+    perform(template_repository)
+    result = run_matrix(template_repository)
+    assert result.returncode == 0, result.stdout
+    assert "{'makefile': False}] PASSED" in result.stdout
+    assert "{'makefile': True}] PASSED" in result.stdout
+
+
+def test_a_step_that_is_left_out_is_noticed(template_repository: Path) -> None:
+    perform(template_repository, with_table=False)
+    result = run_matrix(template_repository)
+    assert result.returncode == 1, result.stdout
+
+
+@pytest.mark.parametrize("answer", ["makefile=no", "makefile=false"])
+def test_what_was_not_chosen_is_dropped_and_the_users_own_stays(
+    template_repository: Path, tmp_path: Path, answer: str
+) -> None:
+    perform(template_repository)
+    command = [
+        sys.executable,
+        "-m",
+        "cookiecutter",
+        str(template_repository),
+        "--no-input",
+        answer,
+    ]
+    target = tmp_path / "target"
+    target.mkdir()
+    subprocess.run(command, cwd=target, env=user_environment(), check=True)
+    makefile = target / "my-api" / "Makefile"
+    assert not makefile.exists()
+    makefile.write_text("mine:\n")
+    subprocess.run([*command, "-f"], cwd=target, env=user_environment(), check=True)
+    assert makefile.read_text() == "mine:\n"

@@ -128,10 +128,10 @@ def put_first_revision_on_top(root: Path) -> None:
     if not heads or own.name in followed:
         return
     down = heads[0] if len(heads) == 1 else tuple(heads)
-    text = first.read_text(encoding="utf-8")
+    text = read(first)
     text = text.replace("Revises:", f"Revises: {', '.join(heads)}", 1)
     text = text.replace("| None = None", f"| None = {json.dumps(down)}", 1)
-    first.write_text(text, encoding="utf-8")
+    write(first, text)
 
 
 class Revision(NamedTuple):
@@ -145,7 +145,7 @@ def read_history(versions: Path) -> dict[Path, Revision]:
     """The revisions in a directory, read without running them."""
     history = {}
     for path in sorted(versions.glob("*.py")):
-        tree = parse(path.read_text(encoding="utf-8", errors="replace"))
+        tree = parse(read(path))
         values = dict(assignments(tree)) if tree else {}
         if isinstance(values.get("revision"), str):
             down = values.get("down_revision") or ()
@@ -174,7 +174,7 @@ def create_versions_directory(root: Path) -> None:
 def remove_alembic_package(root: Path) -> None:
     """`alembic init --package` makes the folder a package, which hides the library."""
     init = root / "alembic" / "__init__.py"
-    if init.is_file() and not init.read_text(encoding="utf-8").strip():
+    if init.is_file() and not init.read_bytes().strip():
         init.unlink()
 
 
@@ -183,14 +183,14 @@ def complete_ini(root: Path) -> None:
     path = root / "alembic.ini"
     if not path.is_file():
         return
-    before = after = path.read_text(encoding="utf-8")
+    before = after = read(path)
     if ini_value(after, "sqlalchemy.url") == PLACEHOLDER_URL:
         after = set_ini_value(after, "sqlalchemy.url", "")
     for key, value in INI_VALUES.items():
         if ini_value(after, key) in {None, ""} | STOCK_VALUES[key]:
             after = set_ini_value(after, key, value)
     if after != before:
-        path.write_text(after, encoding="utf-8")
+        write(path, after)
 
 
 def ini_value(text: str, key: str) -> str | None:
@@ -212,12 +212,12 @@ def write_env(root: Path) -> None:
     example = root / ".env.example"
     if not example.is_file():
         return
-    text = example.read_text(encoding="utf-8")
+    text = read(example)
     try:
         descriptor = os.open(root / ".env", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
         return
-    with open(descriptor, "w", encoding="utf-8") as file:
+    with open(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
         file.write(text.replace(PLACEHOLDER_PASSWORD, secrets.token_urlsafe(24)))
 
 
@@ -228,7 +228,7 @@ def verify(root: Path, dropped: Collection[str] = ()) -> list[str]:
         missing.discard(FIRST_REVISION)  # the user gave it another name, or has no more need of it
     faults = [f"{name}: missing" for name in sorted(missing)]
     texts = {
-        name: (root / name).read_text(encoding="utf-8", errors="replace")
+        name: read(root / name)
         for name in OWNED
         if name not in dropped and (root / name).is_file()
     }
@@ -356,6 +356,17 @@ def verify_import(root: Path) -> list[str]:
         for name in ("alembic/__init__.py", "alembic.py")
         if (root / name).exists()
     ]
+
+
+def read(path: Path) -> str:
+    """The text of a file; bytes that are not UTF-8 and line ends come through unchanged."""
+    with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+        return file.read()
+
+
+def write(path: Path, text: str) -> None:
+    with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        file.write(text)
 
 
 def parse(text: str) -> ast.Module | None:

@@ -144,18 +144,18 @@ def baked(cookies_session: Cookies) -> Project:
 
 
 @pytest.fixture(scope="session")
-def installed(tmp_path_factory: pytest.TempPathFactory, baked: Project) -> Project:
+def installed(baked: Project) -> Project:
     """The default project, installed, without `.env`; only for commands that leave no trace."""
-    project = baked.copy(tmp_path_factory.mktemp("installed"))
+    project = baked.copy(Path(tempfile.mkdtemp(dir=os.environ["PYTEST_DEBUG_TEMPROOT"])))
     (project.path / ".env").unlink()
     project.run("uv", "sync", "--quiet")
     return project
 
 
 @pytest.fixture
-def copied(tmp_path: Path, baked: Project) -> Project:
-    """A copy of the default project, to be changed."""
-    return baked.copy(tmp_path)
+def copied(baked: Project) -> Project:
+    """A copy of the default project, to be changed; near the root, where a socket can be."""
+    return baked.copy(Path(tempfile.mkdtemp(dir=os.environ["PYTEST_DEBUG_TEMPROOT"])))
 
 
 @pytest.fixture

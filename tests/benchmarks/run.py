@@ -5,6 +5,7 @@ Usage: uv run python tests/benchmarks/run.py NAME
 
 import os
 import shutil
+import socket
 import statistics
 import subprocess
 import sys
@@ -39,10 +40,15 @@ def first_response(work: Path) -> None:
     """Seconds from `cookiecutter` to the first 200 from /items (at most 15)."""
     start = time.perf_counter()
     project = generate(work, TEMPLATE)
-    command = ["uv", "run", "--quiet", "dev", "--port", "8765"]
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    command = ["uv", "run", "--quiet", "dev", "--port", str(port)]
     server = subprocess.Popen(command, cwd=project, env=ENVIRONMENT)
     try:
-        while not answers("http://127.0.0.1:8765/items"):
+        while not answers(f"http://127.0.0.1:{port}/items"):
+            if server.poll() is not None or time.perf_counter() - start > 60:
+                sys.exit("the application did not answer")
             time.sleep(0.02)
         report("first 200 from /items", time.perf_counter() - start, 15, "s")
     finally:

@@ -35,6 +35,8 @@ class Settings(BaseSettings):
     def __init__(self, **values: Any) -> None:
         try:
             super().__init__(**values)
+        except UnicodeDecodeError:
+            raise ConfigurationError(f"{ROOT / '.env'} is not UTF-8; save it as such") from None
         except ValidationError as error:
             faults = [f"{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors()]
             raise ConfigurationError("\n".join(faults)) from None

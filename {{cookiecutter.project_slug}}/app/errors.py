@@ -52,7 +52,7 @@ async def answer(request: Request, error: Exception) -> JSONResponse:
     """The one place where exceptions become statuses; what is not named here is a bug."""
     match error:
         case HTTPException():
-            return problem(error.status_code, error.detail, headers=error.headers)
+            return problem(error.status_code, str(error.detail), headers=error.headers)
         case RequestValidationError():
             faults = [describe_fault(fault) for fault in error.errors()]
             return problem(422, "The request is not valid.", errors=faults)

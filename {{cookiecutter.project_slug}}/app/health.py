@@ -64,8 +64,9 @@ async def applied_revisions(session: AsyncSession) -> set[str]:
     """What Alembic noted in this database, nothing before the first migration."""
     query = select(column("version_num", Text)).select_from(table("alembic_version"))
     try:
-        return set(await session.scalars(query))
+        return {str(revision) for revision in await session.scalars(query)}
     except ProgrammingError as error:
         if isinstance(error.driver_exception, UndefinedTableError):
             return set()
-        raise
+        logger.error("The table alembic_version cannot be read: %s", error.orig)
+        raise HTTPException(503, "The table alembic_version cannot be read.") from error

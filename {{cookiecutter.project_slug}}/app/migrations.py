@@ -9,9 +9,10 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from dotenv import dotenv_values
 from sqlalchemy import URL, Connection, NullPool, create_engine
+from sqlalchemy.exc import OperationalError
 
 from app import ROOT
-from app.urls import SYNC_DRIVER, parse, sync_url
+from app.urls import SYNC_DRIVER, ConfigurationError, parse, sync_url
 
 
 def migration_url(config: Config) -> URL:
@@ -43,7 +44,12 @@ def connect(config: Config) -> AbstractContextManager[Connection]:
     """
     handed_in = config.attributes.get("connection")
     if handed_in is None:
-        return create_engine(migration_url(config), poolclass=NullPool).connect()
+        engine = create_engine(migration_url(config), poolclass=NullPool)
+        try:
+            return engine.connect()
+        except OperationalError as error:
+            reason = str(error.orig).strip().splitlines()[0]
+            raise ConfigurationError(f"DATABASE_URL_SYNC: {reason}") from error
     if isinstance(handed_in, Connection):
         return nullcontext(handed_in)
     connection: AbstractContextManager[Connection] = handed_in.connect()

@@ -12,7 +12,7 @@ import app
 from app import ROOT, migrations
 from app.config import Settings, get_settings
 from app.migrations import migration_url
-from app.urls import ConfigurationError
+from app.urls import ConfigurationError, parse
 
 ASYNC = "postgresql+asyncpg://app@db/app"
 SYNC = "postgresql+psycopg://app@db/app"
@@ -97,6 +97,7 @@ def test_no_url_names_the_variable_and_a_value() -> None:
         "postgresql+psycopg2://app:hunter2@db/app",
         "mysql://app:hunter2@db/app",
         "postgresql://app:hunter2@db:port/app",
+        "postgresql://app:hunter2@hunter2@db/app",
         "app:hunter2@db/app",
         "hunter2",
     ],
@@ -127,6 +128,12 @@ def test_a_wrong_value_of_another_setting_names_it(monkeypatch: pytest.MonkeyPat
     with pytest.raises(ConfigurationError) as error:
         Settings()
     assert message(error).startswith("DATABASE_POOLER: ")
+
+
+def test_a_password_among_the_parameters_is_masked_too() -> None:
+    url = parse("DATABASE_URL", "postgresql://db/app?user=app&password=hunter2", "any")
+    assert (url.username, url.password) == ("app", "hunter2")
+    assert "hunter2" not in str(url)
 
 
 def test_no_password_in_a_repr() -> None:

@@ -8,9 +8,16 @@ from fastapi import FastAPI
 from httpx import AsyncClient
 from sqlalchemy import (
     URL,
+    CheckConstraint,
+    Column,
     Engine,
+    ForeignKey,
     Identity,
+    Integer,
+    MetaData,
     NullPool,
+    Table,
+    Text,
     create_engine,
     delete,
     func,
@@ -22,8 +29,8 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from app.database import Database, ReadOnlyViolation
-from app.dependencies import Session
+from app.database import Base, Database, ReadOnlyViolation
+from app.dependencies import ReadSession, Session
 
 
 class Scratch(DeclarativeBase):
@@ -169,6 +176,7 @@ NO_SELECTS = {
     "DELETE that returns notes": select(Note).from_statement(delete(Note).returning(Note)),
     "INSERT in a CTE": select(insert(Note).values(body="new").returning(Note.id).cte()),
     "DELETE in a CTE": select(delete(Note).returning(Note.id).cte()),
+    "raw DELETE in a CTE": select(text("DELETE FROM notes RETURNING id").columns(Note.id).cte()),
     "DELETE in a CTE not read": select(Note.id).add_cte(delete(Note).returning(Note.id).cte()),
 }
 
@@ -220,3 +228,42 @@ async def test_a_read_session_keeps_its_connection_to_itself(database: Database)
     async with database.read_sessions() as session:
         with pytest.raises(ReadOnlyViolation, match="does not hand out its connection"):
             await session.connection()
+        with pytest.raises(ReadOnlyViolation):
+            await session.run_sync(lambda sync: sync.bulk_save_objects([Note(body="new")]))
+
+
+async def test_a_change_in_a_read_only_route_is_an_error(
+    app: FastAPI, client: AsyncClient, note: Note
+) -> None:
+    """And not an answer that tells of something that was never stored."""
+
+    @app.get("/notes/{note_id}")
+    async def read(note_id: int, session: ReadSession) -> str:
+        found = await session.get_one(Note, note_id)
+        found.body = "changed"
+        return found.body
+
+    assert (await client.get(f"/notes/{note.id}")).status_code == 500
+
+
+def test_every_constraint_and_index_gets_a_name() -> None:
+    """What has none cannot be dropped by a later migration."""
+    metadata = MetaData(naming_convention=Base.metadata.naming_convention)
+    Table("authors", metadata, Column("id", Integer, primary_key=True))
+    books = Table(
+        "books",
+        metadata,
+        Column("id", Integer, primary_key=True),
+        Column("title", Text, unique=True),
+        Column("year", Integer, index=True),
+        Column("author_id", ForeignKey("authors.id")),
+        CheckConstraint("year > 0", name="year_positive"),
+    )
+    names = {constraint.name for constraint in books.constraints}
+    assert names | {index.name for index in books.indexes} == {
+        "pk_books",
+        "uq_books_title",
+        "ck_books_year_positive",
+        "ix_books_year",
+        "fk_books_author_id_authors",
+    }

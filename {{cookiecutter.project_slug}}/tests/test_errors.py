@@ -7,7 +7,10 @@ from fastapi import FastAPI, HTTPException, Query
 from httpx import AsyncClient, Response
 from pydantic import BaseModel
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from app.database import DatabaseUnavailable
 from app.dependencies import Session
 from app.errors import Conflict, NotFound
 
@@ -35,6 +38,9 @@ def routes(app: FastAPI) -> None:
             "conflict": Conflict("It is taken."),
             "http": HTTPException(429, "Too fast.", {"Retry-After": "5"}),
             "bug": KeyError("secret"),
+            "down": DatabaseUnavailable("secret"),
+            "pool": PoolTimeout("secret"),
+            "lost": DBAPIError("secret", None, Exception(), connection_invalidated=True),
         }[name]
 
 
@@ -64,6 +70,12 @@ async def test_a_bug_is_500_and_hides_what_happened(client: AsyncClient, kind: s
     response = await client.get(f"/raise/{kind}")
     assert_problem(response, 500, "The server failed to answer.")
     assert "secret" not in response.text
+
+
+@pytest.mark.parametrize("kind", ["down", "pool", "lost"])
+async def test_a_database_out_of_reach_is_503(client: AsyncClient, kind: str) -> None:
+    response = await client.get(f"/raise/{kind}")
+    assert_problem(response, 503, "The database cannot be reached.")
 
 
 @pytest.mark.parametrize("path", ["/", "/nothing", "/%00", "/%FF", "/" + "x" * 5000])

@@ -1,12 +1,13 @@
+import asyncio
 from pathlib import Path
 
 import pytest
 from alembic.script import ScriptDirectory
 from httpx import AsyncClient
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
-from app import migrations
+from app import health, migrations
 
 
 @pytest.fixture
@@ -80,6 +81,29 @@ async def test_ready_is_503_before_the_first_revision(
     response = await client.get("/health/ready")
     assert response.status_code == 503
     assert "alembic upgrade head" in response.json()["detail"]
+
+
+async def test_ready_is_503_where_the_revision_cannot_be_read(
+    client: AsyncClient, connection: AsyncConnection
+) -> None:
+    await connection.execute(text("ALTER TABLE alembic_version RENAME version_num TO other"))
+    response = await client.get("/health/ready")
+    assert response.status_code == 503
+    assert response.json()["detail"] == "The table alembic_version cannot be read."
+
+
+async def test_ready_does_not_wait_for_ever(
+    client: AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def hang(session: AsyncSession) -> set[str]:
+        await asyncio.Event().wait()
+        return set()
+
+    monkeypatch.setattr(health, "applied_revisions", hang)
+    monkeypatch.setattr(health, "TIMEOUT", 0.01)
+    response = await client.get("/health/ready")
+    assert response.status_code == 503
+    assert "did not answer" in response.json()["detail"]
 
 
 @pytest.mark.usefixtures("two_revisions")

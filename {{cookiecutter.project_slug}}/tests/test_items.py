@@ -1,3 +1,4 @@
+import asyncio
 import json
 from datetime import UTC, datetime
 from typing import Any
@@ -221,6 +222,17 @@ async def test_a_bad_query_is_422(client: AsyncClient, parameter: str, value: st
 @pytest.mark.parametrize("limit", [0, 101])
 async def test_a_limit_out_of_bounds_is_422(client: AsyncClient, limit: int) -> None:
     assert_problem(await client.get("/items", params={"limit": limit}), 422)
+
+
+async def test_changes_at_the_same_time_do_not_fail(served_client: AsyncClient) -> None:
+    """Whoever comes second finds the item changed, or gone."""
+    item = await create(served_client, "pen")
+    url = f"/items/{item['id']}"
+    requests = [served_client.patch(url, json={"name": "new"})]
+    requests += [served_client.delete(url) for _ in range(5)]
+    statuses = [response.status_code for response in await asyncio.gather(*requests)]
+    assert statuses[0] in {200, 404}
+    assert sorted(statuses[1:]) == [204, 404, 404, 404, 404]
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])

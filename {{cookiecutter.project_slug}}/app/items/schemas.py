@@ -34,13 +34,13 @@ class ItemUpdate(BaseModel):
 
 
 class ItemRead(BaseModel):
-    """An item as stored."""
+    """An item as stored, whatever the rules were when it was."""
 
     model_config = ConfigDict(from_attributes=True)
 
     id: ItemId
-    name: Name
-    description: Description | None
+    name: str = Field(examples=["Fountain pen"])
+    description: str | None = Field(examples=["Piston filler, fine nib"])
     created_at: datetime
     updated_at: datetime
 

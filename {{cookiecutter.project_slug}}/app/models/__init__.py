@@ -1,7 +1,7 @@
 """The tables, one module each.
 
 Importing this package imports every module in it, so a new file is known to Alembic
-as soon as it is there. Import a class from its own module: `from app.models.item import Item`.
+as soon as it is there. Import a class from its own module: `from app.models.user import User`.
 """
 
 from importlib import import_module

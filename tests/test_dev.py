@@ -69,8 +69,10 @@ class Server:
     def stop(self, number: int = signal.SIGINT) -> str:
         """Send a signal and wait for the end. Returns what was printed since the start."""
         self.process.send_signal(number)
-        output, _ = self.process.communicate(timeout=30)
-        return output
+        try:
+            return self.process.communicate(timeout=30)[0]
+        except ValueError:  # it was stopped before
+            return ""
 
 
 @pytest.fixture
@@ -83,8 +85,7 @@ def serve() -> Iterator[Callable[[Project], Server]]:
 
     yield start
     for server in servers:
-        if server.process.poll() is None:
-            server.stop()
+        server.stop()
 
 
 Serve = Callable[..., Server]

@@ -95,8 +95,10 @@ def postgres(directory: Path) -> Iterator[PostgresServer]:
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     data, complete = directory / "data", directory / "complete"
     lock = InterProcessReaderWriterLock(directory / "lock")
-    if not complete.exists() and lock.acquire_write_lock(blocking=False):
-        shutil.rmtree(data, ignore_errors=True)  # of a first start that was killed
+    if lock.acquire_write_lock(blocking=False):  # nobody is here; somebody may have been killed
+        if not complete.exists():
+            shutil.rmtree(data, ignore_errors=True)
+        forget_stale_pid(data)
         lock.release_write_lock()
     lock.acquire_read_lock()
     server = None
@@ -129,7 +131,6 @@ def signals_held() -> Iterator[None]:
 
 def start(data: Path) -> PostgresServer:
     """Start the server. Exits with one line if it does not start."""
-    forget_stale_pid(data)
     try:
         return get_server(data, cleanup_mode=None)
     except (RuntimeError, subprocess.SubprocessError) as error:

@@ -7,12 +7,11 @@ copy of it, and a test that must commit gets a copy of its own.
 
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from shutil import disk_usage
 from tempfile import TemporaryDirectory
-from types import FrameType
 from uuid import uuid4
 
 import psycopg
@@ -53,41 +52,18 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     stack = ExitStack()
     config.add_cleanup(stack.close)  # runs at the very end, however the run ends
     given = os.environ.get("TEST_DATABASE_URL")
-    with end_on_signals(session):
-        server = given_server(given) if given else stack.enter_context(embedded_server())
-        os.environ[SERVER] = server.render_as_string(hide_password=False)
-        os.environ[TEMPLATE] = f"pytest_{uuid4().hex[:8]}_template_test"
-        try:
-            template = create_database(os.environ[TEMPLATE], "template0")
-        except psycopg.Error as error:
-            reason = str(error).splitlines()[0]
-            raise pytest.UsageError(f"no database can be created at {server}: {reason}") from None
-        if given:
-            stack.callback(drop_databases)
-        stack.callback(on_signals, signal.SIG_IGN)  # nothing interrupts the clean-up
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends a run as Ctrl-C does
+    server = given_server(given) if given else stack.enter_context(embedded_server())
+    os.environ[SERVER] = server.render_as_string(hide_password=False)
+    os.environ[TEMPLATE] = f"pytest_{uuid4().hex[:8]}_template_test"
+    try:
+        template = create_database(os.environ[TEMPLATE], "template0")
+    except psycopg.Error as error:
+        reason = str(error).splitlines()[0]
+        raise pytest.UsageError(f"no database can be created at {server}: {reason}") from None
+    if given:
+        stack.callback(drop_databases)
     migrate(template)
-
-
-@contextmanager
-def end_on_signals(session: pytest.Session) -> Iterator[None]:
-    """Have signals end the run as Ctrl-C does, but not before this block is through."""
-    early: list[int] = []
-
-    def end(number: int, frame: FrameType | None) -> None:
-        session.shouldstop = signal.Signals(number).name  # where the exception gets lost
-        raise KeyboardInterrupt
-
-    on_signals(lambda number, frame: early.append(number))
-    yield
-    on_signals(end)
-    if early:
-        raise KeyboardInterrupt
-
-
-def on_signals(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):  # Windows has no SIGHUP
-            signal.signal(getattr(signal, name), handler)
 
 
 def given_server(value: str) -> URL:

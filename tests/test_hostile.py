@@ -113,6 +113,8 @@ def test_a_project_comes_out_whole_or_not_at_all() -> None:
     @given(texts, slugs, texts)
     @example('It\'s "my" \\ API', "my-api", "100 % of $HOME # {it} 🎉 日本語")
     @example("\ufeffname", "A.b_c", "\\")
+    @example("My API", "\u212aube", "")
+    @example("\ufffe", "my-api", "\uffff")
     def try_answers(name: str, slug: str, description: str) -> None:
         refusal = refused(name, slug, description)
         with TemporaryDirectory() as directory, contextlib.ExitStack() as stack:
@@ -184,9 +186,24 @@ def test_the_default_slug_is_valid_whatever_the_name(name: str, slug: str) -> No
 
 def test_a_misspelt_answer_shows_in_the_summary(tmp_path: Path) -> None:
     """Cookiecutter ignores it before any hook runs; what was used instead is told."""
-    result = cookiecutter(tmp_path, "projet_slug=billing", "description=Bills")
+    result = cookiecutter(tmp_path, "projet_name=Billing", "description=Bills")
     assert result.returncode == 0
-    assert "my-api" in result.stdout
+    assert "My API (Bills) is ready" in result.stdout
+
+
+BEFORE_ANY_HOOK = {
+    "Jinja that is wrong": ("description={{ x", "Traceback"),
+    "a name that is too long": ("project_slug=" + "x" * 300, "File name too long"),
+    "no name at all": ("project_slug=", "already exists"),
+}
+
+
+@pytest.mark.parametrize(("answer", "words"), BEFORE_ANY_HOOK.values(), ids=BEFORE_ANY_HOOK)
+def test_what_cookiecutter_itself_says_is_known(tmp_path: Path, answer: str, words: str) -> None:
+    result = cookiecutter(tmp_path, answer)
+    assert result.returncode != 0
+    assert words in result.stdout + result.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_every_file_of_the_template_is_utf8_with_unix_lines() -> None:

@@ -33,14 +33,13 @@ def perform(repository: Path, with_table: bool = True) -> None:
 
     makefile = repository / "{{cookiecutter.project_slug}}" / "Makefile"
     makefile.write_text(content, encoding="utf-8")
-    hook = repository / "hooks" / "post_gen_project.py"
-    text = hook.read_text(encoding="utf-8")
-    text = text.replace(
-        ".env.example .gitignore README.md", ".env.example .gitignore Makefile README.md"
-    )
-    if with_table:
-        text = re.sub(r"^OPTIONAL: .*$", table.strip(), text, flags=re.MULTILINE)
-    hook.write_text(text, encoding="utf-8")
+    for name in ("pre_gen_project.py", "post_gen_project.py"):
+        hook = repository / "hooks" / name
+        text = hook.read_text(encoding="utf-8")
+        text = text.replace(".env.example .gitignore", ".env.example .gitignore Makefile")
+        if with_table:
+            text = re.sub(r"^OPTIONAL: .*$", table.strip(), text, flags=re.MULTILINE)
+        hook.write_text(text, encoding="utf-8")
     subprocess.run(["git", "add", "--all"], cwd=repository, check=True)
 
 
@@ -99,3 +98,20 @@ def test_what_was_not_chosen_is_dropped_and_the_users_own_stays(
     makefile.write_text("mine:\n")
     subprocess.run([*command, "-f"], cwd=target, env=user_environment(), check=True)
     assert makefile.read_text() == "mine:\n"
+
+
+@pytest.mark.slow
+@pytest.mark.exhaustive
+def test_every_fast_test_passes_with_the_option(template_repository: Path) -> None:
+    perform(template_repository)
+    readme = template_repository / "README.md"
+    readme.write_text(readme.read_text(encoding="utf-8") + steps()[1], encoding="utf-8")
+    options = ["-m", "not slow", "--ignore", "tests/test_options.py"]
+    result = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", *options],
+        cwd=template_repository,
+        env=user_environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stdout

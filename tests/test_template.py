@@ -1,5 +1,6 @@
 """What is generated, file by file."""
 
+import ast
 import json
 import re
 import tomllib
@@ -8,7 +9,7 @@ from pathlib import Path
 import post_gen_project
 import pre_gen_project
 import pytest
-from conftest import PROJECT_DIRECTORY, TEMPLATE, Bake, Project, choices, matrix, tracked
+from conftest import PROJECT_DIRECTORY, TEMPLATE, Bake, Project, choices, faults, matrix, tracked
 
 JINJA = re.compile(r"\{\{|\{%|\{#")
 
@@ -24,14 +25,13 @@ def test_each_choice_gives_exactly_its_files_and_env(
     bake: Bake, answers: dict[str, object]
 ) -> None:
     project = bake(**answers)
-    unchosen = {
-        name
-        for (option, value), names in post_gen_project.OPTIONAL.items()
-        for name in names
-        if answers[option] != value
+    come = {
+        n for (o, v), names in post_gen_project.OPTIONAL.items() if answers[o] == v for n in names
     }
-    assert files(project.path) == tracked(PROJECT_DIRECTORY) - unchosen | {".env"}
-    assert post_gen_project.verify(project.path, unchosen) == []
+    optional = {name for names in post_gen_project.OPTIONAL.values() for name in names}
+    expected = tracked(PROJECT_DIRECTORY) - optional | come
+    assert files(project.path) == expected | {".env"}
+    assert faults(project.path, **answers) == []
     left = [
         name for name in files(project.path) if JINJA.search((project.path / name).read_text())
     ]
@@ -46,6 +46,21 @@ def test_every_choice_brings_files_and_no_files_come_without_one() -> None:
 
 def test_the_hook_verifies_exactly_the_files_of_the_template() -> None:
     assert set(post_gen_project.OWNED) == tracked(PROJECT_DIRECTORY)
+    assert pre_gen_project.OWNED == post_gen_project.OWNED
+
+
+def test_the_hook_asks_a_kept_file_for_what_the_templates_own_has(baked: Project) -> None:
+    about = tomllib.loads((baked.path / "pyproject.toml").read_text())
+    listed = about["project"]["dependencies"] + about["dependency-groups"]["dev"]
+    assert set(post_gen_project.REQUIREMENTS) == {re.split(">=", name)[0] for name in listed}
+    tree = ast.parse((baked.path / "tests" / "conftest.py").read_text())
+    fixtures = {
+        node.name
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and any("fixture" in ast.unparse(decorator) for decorator in node.decorator_list)
+    }
+    assert set(post_gen_project.FIXTURES) == fixtures
 
 
 def test_files_that_people_read_as_code_hold_no_jinja() -> None:

@@ -61,7 +61,7 @@ def test_a_checkout_becomes_a_running_service(
             output += line
             if "Application startup complete" in line:
                 break
-        assert "my-api is ready" in output
+        assert "is ready. Next:" in output
         for path in ("/docs", "/items", "/health/ready"):
             assert httpx.get(f"http://localhost:8000{path}").status_code == 200, output
     finally:

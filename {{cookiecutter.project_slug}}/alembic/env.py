@@ -1,12 +1,11 @@
 """Run by every `alembic` command: which tables, which database, which options."""
 
 from logging.config import fileConfig
-from typing import Any
 
 from alembic import context
 
 from app.database import Base
-from app.migrations import connect
+from app.migrations import autogenerate_options, connect, one_at_a_time
 from app.models import *  # noqa: F403 - registers every table on Base.metadata
 
 config = context.config
@@ -15,16 +14,10 @@ config = context.config
 if config.cmd_opts and config.config_file_name:
     fileConfig(config.config_file_name, disable_existing_loggers=False)
 
-options: dict[str, Any] = {
-    "target_metadata": Base.metadata,
-    "compare_type": True,
-    "compare_server_default": True,
-}
-
 
 def run_migrations_offline() -> None:
     """Print SQL; needs no database."""
-    context.configure(dialect_name="postgresql", literal_binds=True, **options)
+    context.configure(dialect_name="postgresql", target_metadata=Base.metadata, literal_binds=True)
     with context.begin_transaction():
         context.run_migrations()
 
@@ -34,8 +27,13 @@ def run_migrations_online() -> None:
     with connect(config) as connection:
         # Run no SQL here before configure(): it would open a transaction that nobody
         # commits, and the upgrade would report success and persist nothing.
-        context.configure(connection=connection, **options)
-        with context.begin_transaction():
+        context.configure(
+            connection=connection,
+            target_metadata=Base.metadata,
+            transaction_per_migration=True,
+            **autogenerate_options(connection),
+        )
+        with one_at_a_time(config, context.get_context()), context.begin_transaction():
             context.run_migrations()
 
 

@@ -3,6 +3,10 @@
 Revision ID: ${up_revision}
 Revises: ${down_revision | comma,n}
 Create Date: ${create_date}
+% for drop in context.get("drops", []):
+
+${drop}: check that nothing reads it any more.
+% endfor
 """
 
 from collections.abc import Sequence

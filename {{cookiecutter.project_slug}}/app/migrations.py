@@ -1,18 +1,37 @@
 """What `alembic/env.py` and readiness share; knows no FastAPI."""
 
+import logging
 import os
-from contextlib import AbstractContextManager, nullcontext
+import re
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from enum import Enum
 from functools import cache
+from typing import Any
 
 from alembic.config import Config
+from alembic.operations.ops import DropColumnOp, DropTableOp, MigrationScript
+from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from alembic.util import CommandError
 from dotenv import dotenv_values
-from sqlalchemy import URL, Connection, NullPool, create_engine
+from psycopg.errors import LockNotAvailable
+from sqlalchemy import URL, Connection, NullPool, create_engine, text
 from sqlalchemy.exc import OperationalError
 
 from app import ROOT
 from app.urls import SYNC_DRIVER, ConfigurationError, parse, sync_url
+
+# Settings of migrations alone, in PostgreSQL's units: how long to wait for another migration,
+# for a lock on a table, which meanwhile stops everybody else, and for a statement.
+DEFAULTS = {
+    "MIGRATION_WAIT": "60s",
+    "MIGRATION_LOCK_TIMEOUT": "5s",
+    "MIGRATION_STATEMENT_TIMEOUT": "0",
+}
+
+logger = logging.getLogger(__name__)
 
 
 def migration_url(config: Config) -> URL:
@@ -24,17 +43,22 @@ def migration_url(config: Config) -> URL:
 
     Read without `Settings`: a migration job needs no variable but this one.
     """
-    values = {
-        name.upper(): value
-        for source in (dotenv_values(ROOT / ".env"), os.environ)
-        for name, value in source.items()
-        if value
-    }
+    values = environment()
     url_sync = values.get("DATABASE_URL_SYNC")
     ini_url = config.get_main_option("sqlalchemy.url")
     if ini_url and not url_sync:
         return parse("sqlalchemy.url of alembic.ini", ini_url, SYNC_DRIVER)
     return sync_url(values.get("DATABASE_URL"), url_sync, values.get("DATABASE_POOLER", "none"))
+
+
+def environment() -> dict[str, str]:
+    """The variables that are set, in the environment or else in `.env`."""
+    return DEFAULTS | {
+        name.upper(): value
+        for source in (dotenv_values(ROOT / ".env"), os.environ)
+        for name, value in source.items()
+        if value
+    }
 
 
 def connect(config: Config) -> AbstractContextManager[Connection]:
@@ -44,7 +68,12 @@ def connect(config: Config) -> AbstractContextManager[Connection]:
     """
     handed_in = config.attributes.get("connection")
     if handed_in is None:
-        engine = create_engine(migration_url(config), poolclass=NullPool)
+        url = migration_url(config)
+        engine = create_engine(
+            url.difference_update_query(["options"]),
+            connect_args={"options": f"{timeouts()} {url.query.get('options', '')}"},
+            poolclass=NullPool,
+        )
         try:
             return engine.connect()
         except OperationalError as error:
@@ -54,6 +83,145 @@ def connect(config: Config) -> AbstractContextManager[Connection]:
         return nullcontext(handed_in)
     connection: AbstractContextManager[Connection] = handed_in.connect()
     return connection
+
+
+def timeouts() -> str:
+    """Timeouts as options of the connection: a SET would open a transaction too early.
+
+    The last one has the server notice within a second that this process was killed, and
+    end a statement that would hold its locks to the end.
+    """
+    values = environment()
+    return (
+        f"-c lock_timeout={values['MIGRATION_LOCK_TIMEOUT']} "
+        f"-c statement_timeout={values['MIGRATION_STATEMENT_TIMEOUT']} "
+        "-c client_connection_check_interval=1s"
+    )
+
+
+TRY_LOCK = text("SELECT pg_try_advisory_lock(hashtextextended(:key, 0))")
+HOLDER = text("""
+    SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    AND classid::bigint << 32 | objid::bigint = hashtextextended(:key, 0)
+""")
+BLOCKERS = text("""
+    SELECT DISTINCT relname, pid FROM pg_locks JOIN pg_class ON pg_class.oid = relation
+    WHERE granted AND relname = ANY(:words) AND pid <> pg_backend_pid()
+""")
+PROCESS = text("""
+    SELECT format('process %s of %s%s, %s since %s', pid, usename,
+        ' from ' || nullif(application_name, ''), state, coalesce(xact_start, backend_start))
+    FROM pg_stat_activity WHERE pid = :pid
+""")
+
+
+@contextmanager
+def one_at_a_time(config: Config, migration: MigrationContext) -> Iterator[None]:
+    """Have other processes wait that migrate the same database.
+
+    The lock belongs to a connection of its own, in autocommit, and is polled: a blocking
+    wait is a transaction, for whose end CREATE INDEX CONCURRENTLY would wait in turn.
+    Nothing is locked on a connection of the caller's, nor to only look.
+
+    Raises CommandError, one line, when a lock is not had in time.
+    """
+    connection = migration.connection
+    looks_only = migration.opts.get("dont_mutate")
+    if connection is None or "connection" in config.attributes or looks_only:
+        yield
+        return
+    key = f"alembic {migration.version_table_schema or ''}.{migration.version_table}"
+    with connection.engine.connect() as new:
+        lock = new.execution_options(isolation_level="AUTOCOMMIT")
+        acquire(lock, key, environment()["MIGRATION_WAIT"])
+        try:
+            yield
+        except OperationalError as error:
+            if not isinstance(error.orig, LockNotAvailable):
+                raise
+            raise CommandError(describe_blockers(lock, error.statement or "")) from error
+
+
+def acquire(lock: Connection, key: str, wait: str) -> None:
+    """Poll for an advisory lock, telling once who has it."""
+    seconds = lock.scalar(text("SELECT extract(epoch FROM :wait ::interval)"), {"wait": wait})
+    deadline = time.monotonic() + float(seconds)
+    told = False
+    while not lock.scalar(TRY_LOCK, {"key": key}):
+        holder = lock.scalar(PROCESS, {"pid": lock.scalar(HOLDER, {"key": key})})
+        if time.monotonic() > deadline:
+            raise CommandError(f"Another migration still runs after {wait}: {holder}")
+        if holder and not told:
+            logger.warning("Waiting for another migration, at most %s: %s", wait, holder)
+            told = True
+        time.sleep(0.1)
+
+
+def describe_blockers(lock: Connection, statement: str) -> str:
+    """Who holds the tables of a statement that did not get them in time."""
+    held = [
+        f"{table} is held by {lock.scalar(PROCESS, {'pid': pid})}"
+        for table, pid in lock.execute(BLOCKERS, {"words": re.findall(r"\w+", statement)})
+    ]
+    timeout = environment()["MIGRATION_LOCK_TIMEOUT"]
+    reason = "; ".join(held) or "whoever had it has gone"
+    return f"A lock was not had within {timeout}: {reason}. Nothing was changed; try again"
+
+
+NOT_OURS = text("""
+    SELECT relname FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+    WHERE relispartition OR nspname <> current_schema() OR EXISTS (
+        SELECT FROM pg_depend
+        WHERE classid = 'pg_class'::regclass AND objid = pg_class.oid AND deptype = 'e'
+    )
+""")
+
+
+def autogenerate_options(connection: Connection) -> dict[str, Any]:
+    """What autogenerate compares, and what becomes of what it finds."""
+
+    @cache
+    def not_ours() -> set[str | None]:
+        # Asked when first needed: a query before configure() would open a transaction.
+        return set(connection.scalars(NOT_OURS))
+
+    def include_name(name: str | None, kind: str, parents: Mapping[str, str | None]) -> bool:
+        """Leave alone the tables of extensions and other schemas, and partitions."""
+        return kind != "table" or name not in not_ours()
+
+    return {
+        "compare_type": True,
+        "compare_server_default": True,
+        "include_name": include_name,
+        "process_revision_directives": review,
+    }
+
+
+def review(
+    migration: MigrationContext, revision: object, directives: list[MigrationScript]
+) -> None:
+    """Write no revision that changes nothing; warn of one that drops something."""
+    for script in directives:
+        if script.upgrade_ops is None or script.upgrade_ops.is_empty():
+            if script.message is not None:  # `alembic check` has none, and reads what is empty
+                logger.warning("Models and database agree: no revision was written")
+                directives.clear()
+            return
+        drops = [f"DROPS {what}" for what in find_drops(script.upgrade_ops)]
+        for drop in drops:
+            logger.warning("The new revision %s: is that meant?", drop)
+        migration.opts["template_args"]["drops"] = drops
+
+
+def find_drops(operation: object) -> Iterator[str]:
+    """The tables and columns that an operation, or one inside it, removes with their data."""
+    if isinstance(operation, DropTableOp):
+        yield f"the table {operation.table_name}"
+    elif isinstance(operation, DropColumnOp):
+        yield f"the column {operation.table_name}.{operation.column_name}"
+    for part in getattr(operation, "ops", []):
+        yield from find_drops(part)
 
 
 @cache

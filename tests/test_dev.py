@@ -156,6 +156,7 @@ def test_control_c_is_told_once(copied: Project) -> None:
     terminal.expect("told")
     terminal.sendline("")
     terminal.expect("times: 1\r\n")
+    terminal.expect(pexpect.EOF, timeout=30)
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
@@ -295,6 +296,21 @@ def test_env_is_used_without_dev_and_found_from_anywhere(copied: Project, tmp_pa
     copied.run(*map(str, alembic), "upgrade", "head", cwd=elsewhere)
     current = copied.run(*map(str, alembic), "current", cwd=elsewhere).stdout
     assert "(head)" in current
+    for server in (["uvicorn", "app.main:app"], ["fastapi", "dev", "--no-reload"]):
+        port = free_port()
+        process = subprocess.Popen(
+            [copied.path / ".venv" / "bin" / server[0], *server[1:], "--port", str(port)],
+            cwd=copied.path,
+            env=user_environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert process.stdout
+        assert any("startup complete" in line for line in process.stdout)
+        assert httpx.get(f"http://127.0.0.1:{port}/health/ready").status_code == 200
+        process.terminate()
+        process.communicate(timeout=30)
     holder.communicate("\n", timeout=30)
 
 

@@ -68,5 +68,6 @@ def test_a_checkout_becomes_a_running_service(
         children = psutil.Process(shell.pid).children(recursive=True)
         os.killpg(shell.pid, signal.SIGINT)  # as Ctrl-C does
         _, alive = psutil.wait_procs(children, timeout=30)
+        shell.communicate(timeout=30)
     assert alive == []
     assert not (template_repository / "my-api" / ".postgres" / "data" / "postmaster.pid").exists()

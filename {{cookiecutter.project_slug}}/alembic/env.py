@@ -25,8 +25,8 @@ def run_migrations_offline() -> None:
 def run_migrations_online() -> None:
     """Migrate through DATABASE_URL_SYNC, or the connection that the caller handed in."""
     with connect(config) as connection:
-        # Run no SQL here before configure(): it would open a transaction that nobody
-        # commits, and the upgrade would report success and persist nothing.
+        # Run no SQL before configure(): it would open a transaction, which Alembic would
+        # take for somebody else's and not commit after each revision.
         context.configure(
             connection=connection,
             target_metadata=Base.metadata,

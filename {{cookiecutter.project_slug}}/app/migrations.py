@@ -5,7 +5,7 @@ import os
 import re
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from enum import Enum
 from functools import cache
 from typing import Any
@@ -17,7 +17,7 @@ from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from dotenv import dotenv_values
 from psycopg.errors import LockNotAvailable
-from sqlalchemy import URL, Connection, NullPool, create_engine, text
+from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, text
 from sqlalchemy.exc import OperationalError
 
 from app import ROOT
@@ -61,28 +61,39 @@ def environment() -> dict[str, str]:
     }
 
 
-def connect(config: Config) -> AbstractContextManager[Connection]:
+@contextmanager
+def connect(config: Config) -> Iterator[Connection]:
     """A new connection, or the caller's `config.attributes["connection"]`.
 
-    The caller may hand over a connection, which stays open, or an engine.
+    The caller may hand over a connection, whose transaction stays the caller's, or an
+    engine. Raises ConfigurationError, one line, where there is no connection to be had.
     """
     handed_in = config.attributes.get("connection")
-    if handed_in is None:
-        url = migration_url(config)
-        engine = create_engine(
-            url.difference_update_query(["options"]),
-            connect_args={"options": f"{timeouts()} {url.query.get('options', '')}"},
-            poolclass=NullPool,
-        )
-        try:
-            return engine.connect()
-        except OperationalError as error:
-            reason = str(error.orig).strip().splitlines()[0]
-            raise ConfigurationError(f"DATABASE_URL_SYNC: {reason}") from error
     if isinstance(handed_in, Connection):
-        return nullcontext(handed_in)
-    connection: AbstractContextManager[Connection] = handed_in.connect()
-    return connection
+        yield handed_in
+        return
+    engine = handed_in if handed_in is not None else create_migration_engine(config)
+    try:
+        connection = engine.connect()
+    except OperationalError as error:
+        if handed_in is not None:
+            raise
+        reason = str(error.orig).strip().splitlines()[0]
+        raise ConfigurationError(f"DATABASE_URL_SYNC: {reason}") from error
+    with connection:
+        yield connection
+        # Each revision was committed; without any, the table alembic_version was not.
+        connection.commit()
+
+
+def create_migration_engine(config: Config) -> Engine:
+    """An engine on psycopg that keeps no connection, with the timeouts of migrations."""
+    url = migration_url(config)
+    return create_engine(
+        url.difference_update_query(["options"]),
+        connect_args={"options": f"{timeouts()} {url.query.get('options', '')}"},
+        poolclass=NullPool,
+    )
 
 
 def timeouts() -> str:

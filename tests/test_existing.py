@@ -58,6 +58,16 @@ def test_the_users_history_comes_first(initialised: Project) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "initialised",
+    [
+        "generic",
+        "pyproject_async",
+        pytest.param("async", marks=pytest.mark.exhaustive),
+        pytest.param("pyproject", marks=pytest.mark.exhaustive),
+    ],
+    indirect=True,
+)
 def test_the_project_works_and_its_suite_is_green(initialised: Project) -> None:
     result = cookiecutter(initialised.path.parent, *OVERWRITE)
     assert result.returncode == 0, result.stderr

@@ -60,7 +60,7 @@ def test_every_owned_file_is_missed(copied: Project) -> None:
         (
             "alembic/env.py",
             "from app.migrations",
-            "from app.database",
+            "from elsewhere",
             "must take DATABASE_URL_SYNC",
         ),
     ],

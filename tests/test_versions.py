@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,16 @@ from conftest import Project
 pytestmark = pytest.mark.slow
 
 
-def interpreters() -> list[str]:
-    """Each Python from 3.11 on that this machine has: on PATH, or kept by pyenv."""
+def interpreters(but_this: bool = False) -> list[str]:
+    """Each Python from 3.11 on that this machine has: on PATH, or kept by pyenv.
+
+    All other tests of generated projects run on this one.
+    """
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
     found = {}
     for minor in range(11, 15):
+        if but_this and minor == sys.version_info.minor:
+            continue
         candidates = [
             f"python3.{minor}",
             *map(str, pyenv.glob(f"versions/3.{minor}.*/bin/python")),
@@ -33,7 +39,7 @@ def interpreters() -> list[str]:
 LOWEST = ["--resolution", "lowest-direct"]
 
 
-@pytest.mark.parametrize("python", interpreters())
+@pytest.mark.parametrize("python", interpreters(but_this=True))
 def test_the_generated_suite_with_the_newest(copied: Project, python: str) -> None:
     assert " passed" in copied.uv("--python", python, "pytest", "-q", "-n", "2")
 

@@ -135,6 +135,10 @@ def matrix() -> list[dict[str, object]]:
     return [dict(zip(options, values, strict=True)) for values in product(*options.values())]
 
 
+def optional_files() -> set[str]:
+    return {name for names in post_gen_project.OPTIONAL.values() for name in names}
+
+
 def faults(project: Path, **answers: object) -> list[str]:
     """What the hook finds in a project of these answers, by default the default ones."""
     first = {name: json_default(name) for name in choices()}

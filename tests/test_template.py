@@ -9,7 +9,17 @@ from pathlib import Path
 import post_gen_project
 import pre_gen_project
 import pytest
-from conftest import PROJECT_DIRECTORY, TEMPLATE, Bake, Project, choices, faults, matrix, tracked
+from conftest import (
+    PROJECT_DIRECTORY,
+    TEMPLATE,
+    Bake,
+    Project,
+    choices,
+    faults,
+    matrix,
+    optional_files,
+    tracked,
+)
 
 JINJA = re.compile(r"\{\{|\{%|\{#")
 
@@ -28,8 +38,7 @@ def test_each_choice_gives_exactly_its_files_and_env(
     come = {
         n for (o, v), names in post_gen_project.OPTIONAL.items() if answers[o] == v for n in names
     }
-    optional = {name for names in post_gen_project.OPTIONAL.values() for name in names}
-    expected = tracked(PROJECT_DIRECTORY) - optional | come
+    expected = tracked(PROJECT_DIRECTORY) - optional_files() | come
     assert files(project.path) == expected | {".env"}
     assert faults(project.path, **answers) == []
     left = [

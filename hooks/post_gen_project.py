@@ -6,13 +6,17 @@ import ast
 import json
 import os
 import re
-import secrets
 import shlex
-import shutil
 import sys
+from collections import namedtuple
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Collection, Iterator, NamedTuple
+from symtable import symtable
+
+TYPE_CHECKING = False  # typing.TYPE_CHECKING, without its import
+if TYPE_CHECKING:
+    from typing import Any, Collection, Iterator
 
 ANSWERS = r""" {{ cookiecutter | tojson }} """
 OWNED = """
@@ -74,7 +78,7 @@ def main() -> int:
     overwritten = [name for name in OWNED if (root / SAVED / name).is_file() and name not in kept]
     dropped = drop_unchosen(root, answers)
     finish_alembic_init(root, kept)
-    faults = verify(root, dropped)
+    faults = verify(root, dropped, kept)
     if faults and overwritten:
         roll_back(root)
         print("Error: nothing was changed, since this would not fit:", file=sys.stderr)
@@ -84,7 +88,10 @@ def main() -> int:
         print("Error: the project is not whole; what is to be mended:", file=sys.stderr)
     elif not faults:
         print(NEXT_STEPS.format(directory=shlex.quote(str(root)), **answers))
-    shutil.rmtree(root / SAVED, ignore_errors=True)
+    if (root / SAVED).exists():
+        import shutil  # a new directory, the usual case, does without
+
+        shutil.rmtree(root / SAVED, ignore_errors=True)
     for fault in faults:
         print(fault, file=sys.stderr)
     return 1 if faults else 0
@@ -153,6 +160,8 @@ def restore(root: Path, name: str) -> bool:
     saved = root / SAVED / name
     if saved.is_file():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
+        import shutil
+
         shutil.copy2(saved, root / name)
     return saved.is_file()
 
@@ -185,11 +194,8 @@ def put_first_revision_on_top(root: Path) -> None:
     write(first, text)
 
 
-class Revision(NamedTuple):
-    """A migration's own name and the names of those that it follows."""
-
-    name: str
-    down: tuple[str, ...]
+# A migration's own name and the names of those that it follows.
+Revision = namedtuple("Revision", ["name", "down"])  # typing is slow to import
 
 
 def read_history(versions: Path) -> dict[Path, Revision]:
@@ -279,11 +285,16 @@ def write_env(root: Path) -> None:
     except FileExistsError:
         return
     with open(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
-        file.write(text.replace(PLACEHOLDER_PASSWORD, secrets.token_urlsafe(24)))
+        file.write(text.replace(PLACEHOLDER_PASSWORD, os.urandom(24).hex()))
 
 
-def verify(root: Path, dropped: Collection[str] = ()) -> list[str]:
-    """Every fault of the files that the template owns but for `dropped`, one line each."""
+def verify(
+    root: Path, dropped: Collection[str] = (), kept: Collection[str] | None = None
+) -> list[str]:
+    """Every fault of the files that the template owns but for `dropped`, one line each.
+
+    What only a file of the user's can lack is looked for unless none was `kept`.
+    """
     missing = {name for name in OWNED if not (root / name).is_file()} - set(dropped)
     if read_history(root / "alembic" / "versions"):
         missing.discard(FIRST_REVISION)  # the user gave it another name, or has no more need of it
@@ -298,17 +309,21 @@ def verify(root: Path, dropped: Collection[str] = ()) -> list[str]:
     faults += verify_environment(texts.get(".env.example", ""))
     faults += verify_ini(texts.get("alembic.ini", ""))
     faults += verify_env_py(texts.get("alembic/env.py", ""))
-    faults += verify_pyproject(texts.get("pyproject.toml", ""))
-    faults += verify_gitignore(texts.get(".gitignore", ""))
-    faults += verify_names(texts)
-    faults += verify_fixtures(texts.get("tests/conftest.py", ""))
+    if kept is None or kept:  # what was written just now has these
+        faults += verify_pyproject(texts.get("pyproject.toml", ""))
+        faults += verify_gitignore(texts.get(".gitignore", ""))
+        faults += verify_names(texts)
+        faults += verify_fixtures(texts.get("tests/conftest.py", ""))
     return faults + verify_history(root) + verify_import(root)
 
 
 def verify_text(name: str, text: str) -> list[str]:
     if re.search(r"\{[#%{][^\n]*cookiecutter", text):
         return [f"{name}: a placeholder of cookiecutter was not filled in"]
-    if name.endswith(".py") and parse(text) is None:
+    try:
+        if name.endswith(".py"):
+            symtable(text, name, "exec")  # a third less work than compile()
+    except (SyntaxError, ValueError):
         return [f"{name}: not valid Python"]
     return []
 
@@ -460,6 +475,7 @@ def write(path: Path, text: str) -> None:
         file.write(text)
 
 
+@lru_cache(maxsize=None)
 def parse(text: str | bytes) -> ast.Module | None:
     """The syntax tree, None if there is none."""
     try:

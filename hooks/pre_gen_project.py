@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
+# Every generation waits for this hook: re, json and pathlib, half of its time, are imported
+# where a directory holds files already or an answer is unusual.
 import os
-import re
-import shutil
 import sys
 import unicodedata
-from pathlib import Path
 
 # JSON, because free text may hold quotes, backslashes and line breaks; the blanks keep its
 # quotes apart from Python's.
@@ -39,8 +37,8 @@ OWNED = """
     tests/test_health.py tests/test_items.py tests/test_migrations.py
 """.split()
 SAVED = ".cookiecutter-saved"
-DEVICES = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
-DISTRIBUTION = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?", re.IGNORECASE | re.ASCII)
+LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
+DEVICES = "con prn aux nul".split() + [f"{port}{n}" for port in ("com", "lpt") for n in range(10)]
 UNPRINTABLE = {
     "Cc": "a control character",
     "Cs": "half of a surrogate pair",
@@ -50,14 +48,13 @@ UNPRINTABLE = {
 
 
 def main() -> int:
-    name, slug, description = map(json.loads, (PROJECT_NAME, PROJECT_SLUG, DESCRIPTION))
-    root = Path.cwd()
+    name, slug, description = map(decode, (PROJECT_NAME, PROJECT_SLUG, DESCRIPTION))
+    root = os.getcwd()
     error = (
         check_text("project_name", name)
         or check_slug(slug)
         or check_text("description", description)
-        or check_directory(root)
-        or save_existing(root)
+        or (os.listdir(root) and (check_directory(root) or save_existing(root)))
     )
     if error:
         print(f"Error: {error}".encode("ascii", "backslashreplace").decode(), file=sys.stderr)
@@ -65,13 +62,24 @@ def main() -> int:
     return 0
 
 
+def decode(constant: str) -> str:
+    """The text that a JSON string stands for."""
+    if "\\" not in constant:
+        return constant.strip()[1:-1]
+    import json
+
+    return str(json.loads(constant))
+
+
 def check_slug(slug: str) -> str | None:
     """Say why `slug` cannot name the project's directory and distribution, or None."""
-    if not DISTRIBUTION.fullmatch(slug):
+    lower = slug.lower()
+    words = lower.replace("_", "-").replace(".", "-").split("-")
+    if not slug.isascii() or not (words[0] and words[-1]) or set("".join(words)) - set(LETTERS):
         rule = "starts and ends with a letter or digit and holds only those, '-', '_' and '.'"
-    elif DEVICES.fullmatch(slug):
+    elif lower.split(".")[0] in DEVICES:
         rule = "must not be the name of a device on Windows"
-    elif re.sub(r"[-_.]+", "-", slug).lower() in DEPENDENCIES:
+    elif "-".join(filter(None, words)) in DEPENDENCIES:
         rule = "must not be the name of a package that the project installs"
     else:
         return None
@@ -89,34 +97,42 @@ def check_text(name: str, text: str) -> str | None:
     return None
 
 
-def check_directory(root: Path) -> str | None:
+def check_directory(root: str) -> str | None:
     """Say what stands in the way in a directory that was there before, or None."""
-    if (root / SAVED).exists():
+    if os.path.exists(os.path.join(root, SAVED)):
         return (
             f"{SAVED}: a run that was stopped left your files there; "
             "copy back what you miss, remove it and run again"
         )
     for name in ("alembic.py", "alembic/__init__.py"):
-        if (root / name).is_file() and (root / name).stat().st_size > 2:
+        path = os.path.join(root, name)
+        if os.path.isfile(path) and os.path.getsize(path) > 2:
             return f"{name}: it hides the library alembic; rename or remove it"
     for name in OWNED:
-        path = root / name
-        for parent in path.relative_to(root).parents:
-            if (root / parent).exists() and not (root / parent).is_dir():
+        path = os.path.join(root, name)
+        parent = os.path.dirname(name)
+        while parent:
+            place = os.path.join(root, parent)
+            if os.path.exists(place) and not os.path.isdir(place):
                 return f"{parent}: a directory of this name is needed; rename the file"
-        if path.exists() and not path.is_file():
+            parent = os.path.dirname(parent)
+        if os.path.exists(path) and not os.path.isfile(path):
             return f"{name}: a file of this name is needed; rename the directory"
-        if path.exists() and not os.access(path, os.R_OK | os.W_OK):
+        if os.path.exists(path) and not os.access(path, os.R_OK | os.W_OK):
             return f"{name}: it cannot be read and written; change its mode, chmod u+rw"
     return check_locations(root)
 
 
-def check_locations(root: Path) -> str | None:
+def check_locations(root: str) -> str | None:
     """Say where else revisions are kept, if they are; the project has them in one place."""
+    import re
+
     for name in ("alembic.ini", "pyproject.toml"):
-        if not (root / name).is_file():
+        path = os.path.join(root, name)
+        if not os.path.isfile(path):
             continue
-        text = (root / name).read_text(encoding="utf-8", errors="replace")
+        with open(path, encoding="utf-8", errors="replace") as file:
+            text = file.read()
         location = re.search(r"^script_location *= *['\"]?(.*?)['\"]?\s*$", text, re.MULTILINE)
         if location and location[1].replace("%(here)s/", "") != "alembic":
             return (
@@ -128,20 +144,22 @@ def check_locations(root: Path) -> str | None:
     return None
 
 
-def save_existing(root: Path) -> str | None:
+def save_existing(root: str) -> str | None:
     """Copy what may be written over, for the next hook to put back what must not change.
 
     The copy gets its name when it is complete. Returns an error, or None.
     """
-    names = [name for name in OWNED if (root / name).is_file()]
-    partial = root / f"{SAVED}.partial"
+    import shutil
+
+    names = [name for name in OWNED if os.path.isfile(os.path.join(root, name))]
+    partial = os.path.join(root, f"{SAVED}.partial")
     try:
         shutil.rmtree(partial, ignore_errors=True)
         for name in names:
-            (partial / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(root / name, partial / name)
+            os.makedirs(os.path.dirname(os.path.join(partial, name)), exist_ok=True)
+            shutil.copy2(os.path.join(root, name), os.path.join(partial, name))
         if names:
-            partial.replace(root / SAVED)
+            os.replace(partial, os.path.join(root, SAVED))
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
         return f"{root}: your files cannot be saved there ({error.strerror}); make room"

@@ -23,10 +23,9 @@ ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "VIR
 
 def generation(work: Path) -> None:
     """Cookiecutter with the hooks ÷ the same files without them (at most 1.25)."""
-    bare = work / "bare"
-    shutil.copytree(
-        TEMPLATE, bare, ignore=shutil.ignore_patterns(".*", "hooks", "tests", "my-api")
-    )
+    bare, product = work / "bare", "{{cookiecutter.project_slug}}"
+    shutil.copytree(TEMPLATE / product, bare / product)
+    shutil.copy(TEMPLATE / "cookiecutter.json", bare)
     compare(
         "with hooks",
         lambda: generate(work / "a", TEMPLATE),

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import os
 import re
 import shlex
 import sys
 from collections import namedtuple
-from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from symtable import symtable
 
-TYPE_CHECKING = False  # typing.TYPE_CHECKING, without its import
+# Every generation waits for this hook: typing, ast and shutil, which take longest, are imported
+# where a directory holds files already.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import ast
     from typing import Any, Collection, Iterator
 
 ANSWERS = r""" {{ cookiecutter | tojson }} """
@@ -178,6 +179,8 @@ def restore_first_revision(root: Path) -> bool:
 def put_first_revision_on_top(root: Path) -> None:
     """Have the template's revision follow the user's history, for one base and one head."""
     first = root / FIRST_REVISION
+    if len(list(first.parent.glob("*.py"))) < 2:
+        return
     history = read_history(first.parent)
     own = history.pop(first, None)
     if own is None:
@@ -224,13 +227,17 @@ def read_revision(path: Path) -> Revision | None:
 
 def assignments(tree: ast.Module) -> Iterator[tuple[str, Any]]:
     """The names that a module gives to literals."""
+    import ast
+
     for node in tree.body:
         targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
         value = getattr(node, "value", None)
         for target in targets:
             if isinstance(target, ast.Name) and value is not None:
-                with suppress(ValueError):
+                try:
                     yield target.id, ast.literal_eval(value)
+                except ValueError:
+                    continue
 
 
 def create_versions_directory(root: Path) -> None:
@@ -296,7 +303,7 @@ def verify(
     What only a file of the user's can lack is looked for unless none was `kept`.
     """
     missing = {name for name in OWNED if not (root / name).is_file()} - set(dropped)
-    if read_history(root / "alembic" / "versions"):
+    if FIRST_REVISION in missing and read_history(root / "alembic" / "versions"):
         missing.discard(FIRST_REVISION)  # the user gave it another name, or has no more need of it
     faults = [f"{name}: missing" for name in sorted(missing)]
     texts = {
@@ -354,19 +361,11 @@ def verify_ini(text: str) -> list[str]:
 
 def verify_env_py(text: str) -> list[str]:
     """`alembic/env.py` connects as `app/migrations.py` says and imports the models."""
-    tree = parse(text) or ast.Module([], [])
-    nodes = list(ast.walk(tree))
-    imports = {
-        (node.module, alias.name)
-        for node in nodes
-        if isinstance(node, ast.ImportFrom)
-        for alias in node.names
-    }
-    calls = {ast.unparse(node.func) for node in nodes if isinstance(node, ast.Call)}
     faults = []
-    if ("app.models", "*") not in imports:
+    if not re.search(r"^from app\.models import \*", text, re.MULTILINE):
         faults.append("alembic/env.py: must import the models: from app.models import *")
-    if ("app.migrations", "connect") not in imports or "connect" not in calls:
+    imported = re.search(r"^from app\.migrations import [^#\n]*\bconnect\b", text, re.MULTILINE)
+    if not imported or not re.search(r"^ *[^#\n]*\bconnect\(", text, re.MULTILINE):
         faults.append(
             "alembic/env.py: must take DATABASE_URL_SYNC: from app.migrations import connect"
         )
@@ -402,6 +401,8 @@ def verify_fixtures(text: str) -> list[str]:
 def verify_history(root: Path) -> list[str]:
     """Every revision can be read, and all lead to one head."""
     versions = root / "alembic" / "versions"
+    if list(versions.glob("*.py")) == [root / FIRST_REVISION]:
+        return []
     history = read_history(versions)
     heads = find_heads(history)
     faults = [
@@ -422,6 +423,8 @@ def verify_gitignore(text: str) -> list[str]:
 
 def verify_names(texts: dict[str, str]) -> list[str]:
     """Each module defines what the others import from it."""
+    import ast
+
     trees = {name: parse(text) for name, text in texts.items() if name.endswith(".py")}
     faults = set()
     for importer, tree in trees.items():
@@ -439,6 +442,8 @@ def missing_names(
     module: str, wanted: set[str], trees: dict[str, ast.Module | None]
 ) -> Iterator[tuple[str, str]]:
     """Those of `wanted` that `module` neither defines nor has as a submodule."""
+    import ast
+
     path = module.replace(".", "/")
     file = f"{path}.py" if f"{path}.py" in trees else f"{path}/__init__.py"
     tree = trees.get(file)
@@ -478,6 +483,8 @@ def write(path: Path, text: str) -> None:
 @lru_cache(maxsize=None)
 def parse(text: str | bytes) -> ast.Module | None:
     """The syntax tree, None if there is none."""
+    import ast
+
     try:
         return ast.parse(text)
     except (SyntaxError, ValueError):

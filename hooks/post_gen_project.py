@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shlex
 import sys
 from collections import namedtuple
 from functools import lru_cache
@@ -88,7 +87,7 @@ def main() -> int:
     if faults and not overwritten:
         print("Error: the project is not whole; what is to be mended:", file=sys.stderr)
     elif not faults:
-        print(NEXT_STEPS.format(directory=shlex.quote(str(root)), **answers))
+        print(NEXT_STEPS.format(directory=quote(str(root)), **answers))
     if (root / SAVED).exists():
         import shutil  # a new directory, the usual case, does without
 
@@ -96,6 +95,15 @@ def main() -> int:
     for fault in faults:
         print(fault, file=sys.stderr)
     return 1 if faults else 0
+
+
+def quote(path: str) -> str:
+    """A path for a shell; only an unusual one needs more than itself."""
+    if path.replace("/", "").replace("-", "").replace("_", "").isalnum() and path.isascii():
+        return path
+    import shlex
+
+    return shlex.quote(path)
 
 
 def finish_alembic_init(root: Path, kept: set[str]) -> None:

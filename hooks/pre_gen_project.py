@@ -6,7 +6,6 @@ from __future__ import annotations
 # where a directory holds files already or an answer is unusual.
 import os
 import sys
-import unicodedata
 
 # JSON, because free text may hold quotes, backslashes and line breaks; the blanks keep its
 # quotes apart from Python's.
@@ -88,6 +87,10 @@ def check_slug(slug: str) -> str | None:
 
 def check_text(name: str, text: str) -> str | None:
     """Say why `text` cannot stand on one line of a TOML, YAML or `.env` file, or None."""
+    if text.isprintable():
+        return None
+    import unicodedata
+
     for character in text:
         kind = UNPRINTABLE.get(unicodedata.category(character))
         if character in "\ufffe\uffff":

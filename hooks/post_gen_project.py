@@ -23,12 +23,13 @@ OWNED = """
     .env.example .gitignore README.md alembic.ini pyproject.toml
     alembic/env.py alembic/script.py.mako
     alembic/versions/2026-11-22_create_items_1f0c5e7a9b3d.py
-    app/__init__.py app/config.py app/database.py app/dependencies.py app/dev.py app/errors.py
+    app/__init__.py app/asyncpg_url.py app/config.py app/database.py app/dependencies.py
+    app/dev.py app/errors.py
     app/health.py app/main.py app/migrations.py app/urls.py
     app/items/__init__.py app/items/routes.py app/items/schemas.py app/items/service.py
     app/models/__init__.py app/models/item.py
     tests/conftest.py tests/test_config.py tests/test_database.py tests/test_errors.py
-    tests/test_health.py tests/test_items.py tests/test_migrations.py
+    tests/test_health.py tests/test_items.py tests/test_migrations.py tests/test_urls.py
 """.split()
 # The files that come with an answer, by question and answer; all others always come.
 OPTIONAL: dict[tuple[str, object], list[str]] = {}

@@ -33,6 +33,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     if not hasattr(config, "workerinput"):
         directory = tempfile.mkdtemp(prefix="template-")
+        Path(directory).chmod(0o711)
         os.environ["PYTEST_DEBUG_TEMPROOT"] = directory
         config.add_cleanup(lambda: shutil.rmtree(directory, ignore_errors=True))
 
@@ -74,12 +75,14 @@ class Project:
         cwd: Path | None = None,
         check: bool = True,
         env: dict[str, str] | None = None,
+        stdin: str | None = None,
     ) -> subprocess.CompletedProcess[str]:
         """Run `command` in the project; if `check`, its failure fails the test."""
         result = subprocess.run(
             command,
             cwd=cwd or self.path,
             env=user_environment() | (env or {}),
+            input=stdin,
             capture_output=True,
             text=True,
             timeout=240,

@@ -15,6 +15,9 @@ from sqlalchemy.sql import CompoundSelect, Select, visitors
 from sqlalchemy.sql.dml import UpdateBase
 from sqlalchemy.sql.selectable import TextualSelect
 
+from app.asyncpg_url import asyncpg_arguments
+from app.urls import ConfigurationError
+
 
 class Base(orm.DeclarativeBase):
     """The parent of every model."""
@@ -101,9 +104,12 @@ def create_engine(url: URL, pooler: str = "none", **options: Any) -> AsyncEngine
     With a pooler in transaction mode each transaction may meet another server
     connection, so that no statement may stay prepared on one.
     """
-    connect_args: dict[str, Any] = {}
+    try:
+        url, connect_args = asyncpg_arguments(url)
+    except OSError as error:
+        raise ConfigurationError(f"DATABASE_URL names a certificate: {error}") from None
     if pooler != "none":
-        connect_args = {
+        connect_args |= {
             "statement_cache_size": 0,
             "prepared_statement_cache_size": 0,
             "prepared_statement_name_func": lambda: f"app_{uuid4().hex}",

@@ -21,7 +21,7 @@ from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, text
 from sqlalchemy.exc import OperationalError
 
 from app import ROOT
-from app.urls import SYNC_DRIVER, ConfigurationError, parse, sync_url
+from app.urls import ConfigurationError, sync_url
 
 # Settings of migrations alone, in PostgreSQL's units: how long to wait for another migration,
 # for a lock on a table, which meanwhile stops everybody else, and for a statement.
@@ -44,11 +44,11 @@ def migration_url(config: Config) -> URL:
     Read without `Settings`: a migration job needs no variable but this one.
     """
     values = environment()
-    url_sync = values.get("DATABASE_URL_SYNC")
-    ini_url = config.get_main_option("sqlalchemy.url")
-    if ini_url and not url_sync:
-        return parse("sqlalchemy.url of alembic.ini", ini_url, SYNC_DRIVER)
-    return sync_url(values.get("DATABASE_URL"), url_sync, values.get("DATABASE_POOLER", "none"))
+    name, url_sync = "DATABASE_URL_SYNC", values.get("DATABASE_URL_SYNC")
+    if not url_sync:
+        name, url_sync = "sqlalchemy.url of alembic.ini", config.get_main_option("sqlalchemy.url")
+    pooler = values.get("DATABASE_POOLER", "none")
+    return sync_url(values.get("DATABASE_URL"), url_sync, pooler, name)
 
 
 def environment() -> dict[str, str]:

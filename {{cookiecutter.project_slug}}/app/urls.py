@@ -1,15 +1,27 @@
 """The two database URLs, each with the driver that its user needs.
 
-Kept free of pydantic, which would be a fifth of the time that an `alembic` command takes.
+Both are written as libpq's documentation says, and providers do. Kept free of pydantic, which
+would be a fifth of the time that an `alembic` command takes.
 """
 
+import re
 from typing import Any
+from urllib.parse import unquote
 
+from psycopg import ProgrammingError
+from psycopg.conninfo import make_conninfo
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+from app.asyncpg_url import unknown_to_asyncpg
+
 ASYNC_DRIVER = "postgresql+asyncpg"
 SYNC_DRIVER = "postgresql+psycopg"
+
+SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+
+SEVERAL_HOSTS = re.compile(r"([\w+]+://(?:[^@]*+@)?+)([^/?]*,[^/?]*)(.*)", re.DOTALL)
+HOST_AND_PORT = re.compile(r"(?:\[(?P<ipv6>.+)\]|(?P<host>[^:]*))(?::(?P<port>\d+))?")
 
 
 class ConfigurationError(SystemExit):
@@ -23,24 +35,46 @@ class ConfigurationError(SystemExit):
 def async_url(url: str | URL | None, url_sync: str | URL | None) -> URL:
     """`DATABASE_URL`, or else `DATABASE_URL_SYNC` with the application's driver."""
     if url:
-        return parse("DATABASE_URL", url, ASYNC_DRIVER)
-    if url_sync:
-        return parse("DATABASE_URL_SYNC", url_sync, SYNC_DRIVER).set(drivername=ASYNC_DRIVER)
-    raise ConfigurationError(f"DATABASE_URL is not set; {example(ASYNC_DRIVER)}")
+        name, found = "DATABASE_URL", parse("DATABASE_URL", url, ASYNC_DRIVER)
+    elif url_sync:
+        name, found = "DATABASE_URL_SYNC", parse("DATABASE_URL_SYNC", url_sync, SYNC_DRIVER)
+    else:
+        raise ConfigurationError(f"DATABASE_URL is not set; {example(ASYNC_DRIVER)}")
+    if unknown := unknown_to_asyncpg(found):
+        raise ConfigurationError(
+            f"{name} asks for {' and '.join(unknown)}, which asyncpg cannot do; "
+            "set DATABASE_URL without it"
+        )
+    return found.set(drivername=ASYNC_DRIVER)
 
 
-def sync_url(url: str | URL | None, url_sync: str | URL | None, pooler: str = "none") -> URL:
+def sync_url(
+    url: str | URL | None,
+    url_sync: str | URL | None,
+    pooler: str = "none",
+    name: str = "DATABASE_URL_SYNC",
+) -> URL:
     """`DATABASE_URL_SYNC`, or else `DATABASE_URL` with Alembic's driver."""
-    if url_sync:
-        return parse("DATABASE_URL_SYNC", url_sync, SYNC_DRIVER)
-    if pooler != "none":
+    if not url_sync and pooler != "none":
         raise ConfigurationError(
             f"DATABASE_URL_SYNC is not set, and with DATABASE_POOLER={pooler} migrations need "
             f"a way past the pooler; {example(SYNC_DRIVER)}"
         )
-    if url:
-        return parse("DATABASE_URL", url, ASYNC_DRIVER).set(drivername=SYNC_DRIVER)
+    derived = parse("DATABASE_URL", url, ASYNC_DRIVER).set(drivername=SYNC_DRIVER) if url else None
+    given = parse(name, url_sync, SYNC_DRIVER) if url_sync else None
+    if derived and given and database(derived) != database(given):
+        raise ConfigurationError(
+            f"DATABASE_URL names the database {database(derived)!r} and {name} "
+            f"{database(given)!r}; both must name the same one (their hosts may differ)"
+        )
+    if found := given or derived:
+        return found
     raise ConfigurationError(f"DATABASE_URL_SYNC is not set; {example(SYNC_DRIVER)}")
+
+
+def database(url: URL) -> str | None:
+    """The database's name, which by default is the user's."""
+    return url.database or url.username
 
 
 def parse(name: str, value: str | URL, driver: str) -> URL:
@@ -50,7 +84,7 @@ def parse(name: str, value: str | URL, driver: str) -> URL:
     it may hold a password.
     """
     try:
-        url = make_url(value)
+        url = read(value)
         if "@" in (url.host or ""):  # of a password that was not encoded: do not show the rest
             raise ValueError
     except (ArgumentError, ValueError):
@@ -58,15 +92,72 @@ def parse(name: str, value: str | URL, driver: str) -> URL:
             f"{name} cannot be read as a URL; {example(driver)}, "
             "with special characters percent-encoded"
         ) from None
-    # As libpq allows; where str() masks the password, it must be in its own place.
-    query: dict[str, Any] = dict(url.query)
-    user, password = query.pop("user", None), query.pop("password", None)
-    url = url.set(username=user, password=password, query=query)
     if url.drivername in {"postgres", "postgresql"}:
-        return url.set(drivername=driver)
+        url = url.set(drivername=driver)
     if url.drivername != driver:
         raise ConfigurationError(f"{name} has the driver {url.drivername}; {example(driver)}")
+    refuse_wrong_parameters(name, url)
     return url
+
+
+def refuse_wrong_parameters(name: str, url: URL) -> None:
+    """What libpq would refuse, before anything connects."""
+    try:
+        make_conninfo(**dict.fromkeys(url.query, ""))
+    except ProgrammingError as error:
+        raise ConfigurationError(
+            f"{name} has an {str(error).strip()}: remove it (for PgBouncer set DATABASE_POOLER)"
+        ) from None
+    mode = url.query.get("sslmode", "prefer")
+    if mode not in SSL_MODES:
+        raise ConfigurationError(f"{name} has sslmode={mode}; it is one of {', '.join(SSL_MODES)}")
+    timeout = url.query.get("connect_timeout", "0")
+    if not re.fullmatch(r"-?\d+", str(timeout)):
+        raise ConfigurationError(
+            f"{name} has connect_timeout={timeout}; it is a number of seconds"
+        )
+
+
+def read(value: str | URL) -> URL:
+    """A URL as libpq understands it, in the form that SQLAlchemy gives its parts."""
+    hosts = ""
+    if isinstance(value, str) and (several := SEVERAL_HOSTS.fullmatch(value)):
+        start, hosts, rest = several.groups()
+        value = start + rest
+    url = make_url(value)
+    query: dict[str, Any] = {
+        key: given if isinstance(given, str) or key == "host" else given[-1]
+        for key, given in url.query.items()
+    }
+    if hosts:
+        query |= split(hosts)
+    if (url.host or "").lower().startswith("%2f"):  # the directory of a socket
+        query["host"], url = unquote(str(url.host)), url.set(host=None)
+    if isinstance(several := query.get("host"), str) and "," in several:
+        query.setdefault("port", str(url.port or 5432))
+        if "," not in query["port"]:
+            query["port"] = ",".join([query["port"]] * len(several.split(",")))
+    if mode := query.pop("ssl", None):
+        query["sslmode"] = "require" if mode == "true" else mode
+    # Where str() masks the password, it must be in its own place.
+    parts = {
+        part: query.pop(key)
+        for key, part in [("user", "username"), ("password", "password"), ("dbname", "database")]
+        if key in query
+    }
+    return url.set(query=query, **parts)
+
+
+def split(hosts: str) -> dict[str, str]:
+    """`one:5433,[::2]` as libpq's parameters. Raises ValueError."""
+    names, ports = [], []
+    for host in hosts.split(","):
+        found = HOST_AND_PORT.fullmatch(unquote(host))
+        if not found:
+            raise ValueError
+        names.append(found["ipv6"] or found["host"])
+        ports.append(found["port"] or "5432")
+    return {"host": ",".join(names), "port": ",".join(ports)}
 
 
 def example(driver: str) -> str:

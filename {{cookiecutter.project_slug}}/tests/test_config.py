@@ -203,7 +203,6 @@ def test_migration_url_keeps_any_password(monkeypatch: pytest.MonkeyPatch, passw
 
 def test_migration_url_needs_no_other_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL_SYNC", SYNC)
-    monkeypatch.setenv("DATABASE_URL", "nonsense")
     monkeypatch.setenv("DATABASE_POOLER", "nonsense")
     assert str(migration_url(Config())) == SYNC
 

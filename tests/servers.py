@@ -1,0 +1,89 @@
+"""Debian's PostgreSQL, for what the embedded one cannot do: TCP, TLS, passwords."""
+
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import trustme
+
+# As root, servers are run by the user that Debian's package creates; they refuse root.
+ACCOUNT = "postgres" if os.name == "posix" and os.geteuid() == 0 else None
+
+CLOSED_PORT = 1  # where nobody listens
+
+
+def binary(name: str) -> str:
+    """A program of Debian's package `postgresql`, of its newest version."""
+    found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
+    if not found:
+        pytest.skip("needs Debian's package postgresql")
+    return str(found[-1])
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def run_as_account(*command: str, text: str | None = None) -> str:
+    result = subprocess.run(command, user=ACCOUNT, input=text, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+@contextmanager
+def postgresql(directory: Path, access: str, settings: dict[str, str]) -> Iterator[int]:
+    """A server on a free port of loopback and on a socket in `directory`; yields the port.
+
+    `access` is its pg_hba.conf. `settings` are for postgresql.conf.
+    """
+    data, port = directory / "data", free_port()
+    if ACCOUNT:
+        shutil.chown(directory, ACCOUNT)
+    run_as_account(binary("initdb"), "--no-sync", "--username=postgres", str(data))
+    (data / "pg_hba.conf").write_text(access)
+    settings = {
+        "listen_addresses": "127.0.0.1, ::1",  # of which one is enough
+        "unix_socket_directories": str(directory),
+        "port": str(port),
+        "fsync": "off",
+        **settings,
+    }
+    lines = [f"{name} = '{value}'" for name, value in settings.items()]
+    (data / "postgresql.auto.conf").write_text("\n".join(lines))
+    control = [binary("pg_ctl"), "--pgdata", str(data), "--wait", "--log", str(data / "log")]
+    run_as_account(*control, "start")
+    try:
+        yield port
+    finally:
+        run_as_account(*control, "stop", "--mode", "immediate")
+
+
+def psql(directory: Path, port: int, script: str) -> None:
+    """Run SQL as the superuser, whom pg_hba.conf must trust on the socket."""
+    connection = ["--host", str(directory), "--port", str(port), "--username", "postgres"]
+    run_as_account(binary("psql"), *connection, "-v", "ON_ERROR_STOP=1", "postgres", text=script)
+
+
+def write_certificates(directory: Path, account_name: str) -> None:
+    """ca.crt, other-ca.crt; server.crt for `localhost`; client.crt for `account_name`."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(directory / "ca.crt")
+    trustme.CA().cert_pem.write_to_path(directory / "other-ca.crt")
+    certificates = {
+        "server": authority.issue_cert("localhost"),
+        "client": authority.issue_cert("localhost", common_name=account_name),
+    }
+    for name, certificate in certificates.items():
+        certificate.cert_chain_pems[0].write_to_path(directory / f"{name}.crt")
+        key = directory / f"{name}.key"
+        key.touch(mode=0o600)
+        certificate.private_key_pem.write_to_path(key)
+    if ACCOUNT:
+        shutil.chown(directory / "server.key", ACCOUNT)

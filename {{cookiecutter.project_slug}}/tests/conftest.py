@@ -33,8 +33,8 @@ from app.urls import ASYNC_DRIVER, SYNC_DRIVER, ConfigurationError, parse
 # The developer's own database is not for tests: nothing here reads .env, and what asks the
 # environment, as `app.main` does when imported, learns of a server that is not there.
 NOWHERE = make_url(f"{SYNC_DRIVER}://nobody@127.0.0.1:1/nothing_test")
-os.environ["DATABASE_URL"] = str(NOWHERE.set(drivername=ASYNC_DRIVER))
 os.environ["DATABASE_URL_SYNC"] = str(NOWHERE)
+os.environ.pop("DATABASE_URL", None)
 os.environ["DATABASE_POOLER"] = "none"
 Settings.model_config["env_file"] = None
 

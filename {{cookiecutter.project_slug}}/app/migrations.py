@@ -44,11 +44,13 @@ def migration_url(config: Config) -> URL:
     Read without `Settings`: a migration job needs no variable but this one.
     """
     values = environment()
+    url, pooler = values.get("DATABASE_URL"), values.get("DATABASE_POOLER", "none")
     name, url_sync = "DATABASE_URL_SYNC", values.get("DATABASE_URL_SYNC")
+    if os.environ.get(name):
+        url = os.environ.get("DATABASE_URL")  # for one command, another database than .env's
     if not url_sync:
         name, url_sync = "sqlalchemy.url of alembic.ini", config.get_main_option("sqlalchemy.url")
-    pooler = values.get("DATABASE_POOLER", "none")
-    return sync_url(values.get("DATABASE_URL"), url_sync, pooler, name)
+    return sync_url(url, url_sync, pooler, name)
 
 
 def environment() -> dict[str, str]:

@@ -207,6 +207,19 @@ def test_migration_url_needs_no_other_setting(monkeypatch: pytest.MonkeyPatch) -
     assert str(migration_url(Config())) == SYNC
 
 
+def test_migrations_refuse_two_databases(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (root / ".env").write_text("DATABASE_URL=postgresql://db/app\n")
+    config = Config()
+    config.set_main_option("sqlalchemy.url", "postgresql://db/ini")
+    with pytest.raises(ConfigurationError, match=r"'app' and sqlalchemy.url of alembic.ini 'ini'"):
+        migration_url(config)
+    monkeypatch.setenv("DATABASE_URL_SYNC", "postgresql://db/other")
+    assert migration_url(config).database == "other"
+    monkeypatch.setenv("DATABASE_URL", "postgresql://db/app")
+    with pytest.raises(ConfigurationError, match=r"'app' and DATABASE_URL_SYNC 'other'"):
+        migration_url(config)
+
+
 def test_no_migration_url_names_the_variable_and_a_value() -> None:
     with pytest.raises(ConfigurationError) as error:
         migration_url(Config())

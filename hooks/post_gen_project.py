@@ -23,7 +23,8 @@ OWNED = """
     .env.example .gitignore README.md alembic.ini pyproject.toml
     alembic/env.py alembic/script.py.mako
     alembic/versions/2026-11-22_create_items_1f0c5e7a9b3d.py
-    app/__init__.py app/asyncpg_url.py app/config.py app/database.py app/dependencies.py
+    app/__init__.py app/asyncpg_url.py app/autogenerate.py app/config.py app/database.py
+    app/dependencies.py
     app/dev.py app/errors.py
     app/health.py app/main.py app/migrations.py app/urls.py
     app/items/__init__.py app/items/routes.py app/items/schemas.py app/items/service.py

@@ -4,8 +4,9 @@ from logging.config import fileConfig
 
 from alembic import context
 
+from app.autogenerate import autogenerate_options
 from app.database import Base
-from app.migrations import autogenerate_options, connect, one_at_a_time
+from app.migrations import connect, one_at_a_time
 from app.models import *  # noqa: F403 - registers every table on Base.metadata
 
 config = context.config

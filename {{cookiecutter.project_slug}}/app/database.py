@@ -1,10 +1,11 @@
 """The tables' base class, the engine and its sessions."""
 
+import enum
 from datetime import datetime
 from typing import Any, Never
 from uuid import uuid4
 
-from sqlalchemy import URL, BigInteger, DateTime, MetaData, Text, event, orm
+from sqlalchemy import URL, BigInteger, DateTime, Enum, MetaData, Text, event, orm
 from sqlalchemy.ext.asyncio import (
     AsyncConnection,
     AsyncEngine,
@@ -32,9 +33,18 @@ class Base(orm.DeclarativeBase):
             "pk": "pk_%(table_name)s",
         }
     )
+    # An enum is text with a CHECK constraint, which unlike a type of PostgreSQL's can lose
+    # values again, does so in a transaction, and goes when its table or column goes.
     type_annotation_map = {
         datetime: DateTime(timezone=True),
         int: BigInteger,
+        enum.Enum: Enum(
+            enum.Enum,
+            native_enum=False,
+            create_constraint=True,
+            length=None,
+            values_callable=lambda members: [member.value for member in members],
+        ),
         str: Text,
     }
     # INSERT and UPDATE hand back what the server computed; fetching it on first use

@@ -4,21 +4,21 @@ import logging
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum
 from functools import cache
-from typing import Any
+from pathlib import Path
 
 from alembic.config import Config
-from alembic.operations.ops import DropColumnOp, DropTableOp, MigrationScript
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from alembic.script.revision import MultipleHeads, ResolutionError
 from alembic.util import CommandError
 from dotenv import dotenv_values
-from psycopg.errors import LockNotAvailable
+from psycopg.errors import InsufficientPrivilege, LockNotAvailable, QueryCanceled
 from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DataError, DBAPIError, OperationalError
 
 from app import ROOT
 from app.urls import ConfigurationError, sync_url
@@ -68,7 +68,8 @@ def connect(config: Config) -> Iterator[Connection]:
     """A new connection, or the caller's `config.attributes["connection"]`.
 
     The caller may hand over a connection, whose transaction stays the caller's, or an
-    engine. Raises ConfigurationError, one line, where there is no connection to be had.
+    engine. What else goes wrong and is not a bug is told in one line: CommandError, which on
+    the command line is ConfigurationError unless `--raiseerr` asks for the traceback.
     """
     handed_in = config.attributes.get("connection")
     if isinstance(handed_in, Connection):
@@ -76,16 +77,50 @@ def connect(config: Config) -> Iterator[Connection]:
         return
     engine = handed_in if handed_in is not None else create_migration_engine(config)
     try:
-        connection = engine.connect()
-    except OperationalError as error:
-        if handed_in is not None:
+        with engine.connect() as connection:
+            yield connection
+            # Each revision was committed; without any, the table alembic_version was not.
+            connection.commit()
+    except (CommandError, DBAPIError) as error:
+        line = explain(error, config)
+        if handed_in is not None or line is None:
             raise
-        reason = str(error.orig).strip().splitlines()[0]
-        raise ConfigurationError(f"DATABASE_URL_SYNC: {reason}") from error
-    with connection:
-        yield connection
-        # Each revision was committed; without any, the table alembic_version was not.
-        connection.commit()
+        if config.cmd_opts and not config.cmd_opts.raiseerr:
+            raise ConfigurationError(line) from None
+        raise CommandError(line) from error
+
+
+def explain(error: CommandError | DBAPIError, config: Config) -> str | None:
+    """What an operator is to do, in one line; None for what a programmer must look into."""
+    if isinstance(error, CommandError):
+        if isinstance(error.__cause__, MultipleHeads):
+            return describe_heads(ScriptDirectory.from_config(config))
+        if isinstance(error.__cause__, ResolutionError):
+            return (
+                f"{error} in alembic/versions. If the database is at it, newer code has "
+                "migrated it: deploy that here too"
+            )
+        return str(error)
+    reason = str(error.orig).strip().splitlines()[0]
+    if isinstance(error.orig, InsufficientPrivilege):
+        return f"{reason}: DATABASE_URL_SYNC must name the role that owns the schema"
+    if isinstance(error.orig, QueryCanceled):
+        return f"{reason}: the revision needs a longer one than MIGRATION_STATEMENT_TIMEOUT"
+    if error.statement is None:
+        return (
+            f"DATABASE_URL_SYNC does not connect: {reason}. Check what it says, and that the "
+            "server runs and has that database and role"
+        )
+    return None
+
+
+def describe_heads(scripts: ScriptDirectory) -> str | None:
+    """Which revisions come last, and how to join them, if they are more than one."""
+    heads = [scripts.get_revision(head) for head in scripts.get_heads()]
+    if len(heads) == 1:
+        return None
+    files = " and ".join(Path(head.path).name for head in heads)
+    return f"{files} both come last: join them with `alembic merge heads -m 'merge branches'`"
 
 
 def create_migration_engine(config: Config) -> Engine:
@@ -158,7 +193,12 @@ def one_at_a_time(config: Config, migration: MigrationContext) -> Iterator[None]
 
 def acquire(lock: Connection, key: str, wait: str) -> None:
     """Poll for an advisory lock, telling once who has it."""
-    seconds = lock.scalar(text("SELECT extract(epoch FROM :wait ::interval)"), {"wait": wait})
+    try:
+        seconds = lock.scalar(text("SELECT extract(epoch FROM :wait ::interval)"), {"wait": wait})
+    except DataError:
+        raise CommandError(
+            f"MIGRATION_WAIT={wait} is no interval; it should look like 60s"
+        ) from None
     deadline = time.monotonic() + float(seconds)
     told = False
     while not lock.scalar(TRY_LOCK, {"key": key}):
@@ -180,61 +220,6 @@ def describe_blockers(lock: Connection, statement: str) -> str:
     timeout = environment()["MIGRATION_LOCK_TIMEOUT"]
     reason = "; ".join(held) or "whoever had it has gone"
     return f"A lock was not had within {timeout}: {reason}. Nothing was changed; try again"
-
-
-NOT_OURS = text("""
-    SELECT relname FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
-    WHERE relispartition OR nspname <> current_schema() OR EXISTS (
-        SELECT FROM pg_depend
-        WHERE classid = 'pg_class'::regclass AND objid = pg_class.oid AND deptype = 'e'
-    )
-""")
-
-
-def autogenerate_options(connection: Connection) -> dict[str, Any]:
-    """What autogenerate compares, and what becomes of what it finds."""
-
-    @cache
-    def not_ours() -> set[str | None]:
-        # Asked when first needed: a query before configure() would open a transaction.
-        return set(connection.scalars(NOT_OURS))
-
-    def include_name(name: str | None, kind: str, parents: Mapping[str, str | None]) -> bool:
-        """Leave alone the tables of extensions and other schemas, and partitions."""
-        return kind != "table" or name not in not_ours()
-
-    return {
-        "compare_type": True,
-        "compare_server_default": True,
-        "include_name": include_name,
-        "process_revision_directives": review,
-    }
-
-
-def review(
-    migration: MigrationContext, revision: object, directives: list[MigrationScript]
-) -> None:
-    """Write no revision that changes nothing; warn of one that drops something."""
-    for script in directives:
-        if script.upgrade_ops is None or script.upgrade_ops.is_empty():
-            if script.message is not None:  # `alembic check` has none, and reads what is empty
-                logger.warning("Models and database agree: no revision was written")
-                directives.clear()
-            return
-        drops = [f"DROPS {what}" for what in find_drops(script.upgrade_ops)]
-        for drop in drops:
-            logger.warning("The new revision %s: is that meant?", drop)
-        migration.opts["template_args"]["drops"] = drops
-
-
-def find_drops(operation: object) -> Iterator[str]:
-    """The tables and columns that an operation, or one inside it, removes with their data."""
-    if isinstance(operation, DropTableOp):
-        yield f"the table {operation.table_name}"
-    elif isinstance(operation, DropColumnOp):
-        yield f"the column {operation.table_name}.{operation.column_name}"
-    for part in getattr(operation, "ops", []):
-        yield from find_drops(part)
 
 
 @cache

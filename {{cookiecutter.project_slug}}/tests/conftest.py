@@ -145,7 +145,7 @@ def drop_databases() -> None:
 def migrate(url: URL) -> None:
     config = Config(ROOT / "alembic.ini")
     config.attributes["connection"] = create_engine(url, poolclass=NullPool)
-    command.upgrade(config, "head")
+    command.upgrade(config, "heads")  # of which a test says that there shall be one
 
 
 @pytest.fixture(scope="session")

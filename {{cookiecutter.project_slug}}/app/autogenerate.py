@@ -1,0 +1,152 @@
+"""What `alembic revision --autogenerate` and `alembic check` compare, and what they write."""
+
+import logging
+import re
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import Any, Literal, TypeGuard
+
+from alembic.autogenerate import comparators
+from alembic.autogenerate.api import AutogenContext
+from alembic.operations.ops import (
+    AddConstraintOp,
+    DropColumnOp,
+    DropConstraintOp,
+    DropTableOp,
+    MigrationScript,
+    ModifyTableOps,
+)
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import CheckConstraint, Connection, Table, text
+from sqlalchemy.sql.elements import BinaryExpression
+from sqlalchemy.sql.operators import in_op
+
+logger = logging.getLogger(__name__)
+
+NOT_OURS = text("""
+    SELECT relname FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+    WHERE relispartition OR nspname <> current_schema() OR EXISTS (
+        SELECT FROM pg_depend
+        WHERE classid = 'pg_class'::regclass AND objid = pg_class.oid AND deptype = 'e'
+    )
+""")
+
+
+def autogenerate_options(connection: Connection) -> dict[str, Any]:
+    """The arguments of `context.configure` that decide what autogenerate sees."""
+
+    @cache
+    def not_ours() -> set[str | None]:
+        # Asked when first needed: a query before configure() would open a transaction.
+        return set(connection.scalars(NOT_OURS))
+
+    def include_name(name: str | None, kind: str, parents: Mapping[str, str | None]) -> bool:
+        """Leave alone the tables of extensions and other schemas, and partitions."""
+        return kind != "table" or name not in not_ours()
+
+    return {
+        # The second one compares the names of CHECK constraints, which `Base` has all named.
+        "autogenerate_plugins": ["alembic.autogenerate.*", "alembic.ext.checkconstraint_byname"],
+        "compare_type": True,
+        "compare_server_default": True,
+        "include_name": include_name,
+        "include_object": include_object,
+        "process_revision_directives": review,
+        "render_item": import_custom_type,
+    }
+
+
+def include_object(
+    item: object, name: str | None, kind: str, reflected: bool, other: object
+) -> bool:
+    """Leave the CHECK constraints of enums to `compare_enums`."""
+    return reflected or not is_of_enum(item)
+
+
+@comparators.dispatch_for("table")
+def compare_enums(
+    context: AutogenContext,
+    changes: ModifyTableOps,
+    schema: str | None,
+    name: str,
+    found: Table | None,
+    wanted: Table | None,
+) -> None:
+    """Renew the CHECK constraint of an enum whose values have changed.
+
+    NOT VALID spares the table a scan that would stop everybody else: the new rows are
+    checked at once, the old ones by a VALIDATE CONSTRAINT in a later revision.
+    """
+    if found is None or wanted is None or context.inspector is None:
+        return
+    reflected = context.inspector.get_check_constraints(name, schema=schema)
+    texts = {check["name"]: check["sqltext"] for check in reflected}
+    for check in filter(is_of_enum, wanted.constraints):
+        old, new = texts.get(str(check.name), ""), as_sql(check, context)
+        comes_with_column = set(check.columns.keys()) - set(found.columns.keys())
+        if comes_with_column or quoted(old) == quoted(new):
+            continue
+        if old:
+            changes.ops.append(
+                DropConstraintOp.from_constraint(
+                    CheckConstraint(old, name=check.name, table=found)
+                )
+            )
+        changes.ops.append(
+            AddConstraintOp.from_constraint(
+                CheckConstraint(new, name=check.name, table=found, postgresql_not_valid=True)
+            )
+        )
+
+
+def is_of_enum(item: object) -> TypeGuard[CheckConstraint]:
+    """Whether this is the constraint `column IN (values)` that comes with an enum."""
+    return (
+        isinstance(item, CheckConstraint)
+        and isinstance(item.sqltext, BinaryExpression)
+        and item.sqltext.operator is in_op
+    )
+
+
+def as_sql(check: CheckConstraint, context: AutogenContext) -> str:
+    options = {"literal_binds": True, "include_table": False}
+    return str(check.sqltext.compile(dialect=context.dialect, compile_kwargs=options))
+
+
+def quoted(sql: str) -> set[str]:
+    """The strings that a text of SQL holds."""
+    return set(re.findall(r"'((?:[^']|'')*)'", sql))
+
+
+def import_custom_type(kind: str, item: object, context: AutogenContext) -> Literal[False]:
+    """Import the module of a type that is not SQLAlchemy's; then render it as usual."""
+    module = type(item).__module__
+    if kind == "type" and not module.startswith("sqlalchemy."):
+        context.imports.add(f"import {module}")
+    return False
+
+
+def review(
+    migration: MigrationContext, revision: object, directives: list[MigrationScript]
+) -> None:
+    """Write no revision that changes nothing; warn of one that drops something."""
+    for script in directives:
+        if script.upgrade_ops is None or script.upgrade_ops.is_empty():
+            if script.message is not None:  # `alembic check` has none, and reads what is empty
+                logger.warning("Models and database agree: no revision was written")
+                directives.clear()
+            return
+        drops = [f"DROPS {what}" for what in find_drops(script.upgrade_ops)]
+        for drop in drops:
+            logger.warning("The new revision %s: is that meant?", drop)
+        migration.opts["template_args"]["drops"] = drops
+
+
+def find_drops(operation: object) -> Iterator[str]:
+    """The tables and columns that an operation, or one inside it, removes with their data."""
+    if isinstance(operation, DropTableOp):
+        yield f"the table {operation.table_name}"
+    elif isinstance(operation, DropColumnOp):
+        yield f"the column {operation.table_name}.{operation.column_name}"
+    for part in getattr(operation, "ops", []):
+        yield from find_drops(part)

@@ -10,6 +10,7 @@ from app.migrations import connect, one_at_a_time
 from app.models import *  # noqa: F403 - registers every table on Base.metadata
 
 config = context.config
+target_metadata = Base.metadata
 
 # Only the command line configures logging; a program that calls Alembic has its own.
 if config.cmd_opts and config.config_file_name:
@@ -18,7 +19,9 @@ if config.cmd_opts and config.config_file_name:
 
 def run_migrations_offline() -> None:
     """Print SQL; needs no database."""
-    context.configure(dialect_name="postgresql", target_metadata=Base.metadata, literal_binds=True)
+    context.configure(
+        dialect_name="postgresql", target_metadata=target_metadata, literal_binds=True
+    )
     with context.begin_transaction():
         context.run_migrations()
 
@@ -30,7 +33,7 @@ def run_migrations_online() -> None:
         # take for somebody else's and not commit after each revision.
         context.configure(
             connection=connection,
-            target_metadata=Base.metadata,
+            target_metadata=target_metadata,
             transaction_per_migration=True,
             **autogenerate_options(connection),
         )

@@ -79,8 +79,9 @@ def connect(config: Config) -> Iterator[Connection]:
     try:
         with engine.connect() as connection:
             yield connection
-            # Each revision was committed; without any, the table alembic_version was not.
-            connection.commit()
+            if handed_in is None:
+                # Each revision was committed; without any, the table alembic_version was not.
+                connection.commit()
     except (CommandError, DBAPIError) as error:
         line = explain(error, config)
         if handed_in is not None or line is None:

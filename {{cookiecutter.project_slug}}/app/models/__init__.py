@@ -7,5 +7,9 @@ as soon as it is there. Import a class from its own module: `from app.models.use
 from importlib import import_module
 from pkgutil import walk_packages
 
+from app.database import Base
+
 for module in walk_packages(__path__, prefix=f"{__name__}."):
     import_module(module.name)
+
+metadata = Base.metadata  # of all tables, by now

@@ -1,7 +1,12 @@
 """Alembic in a generated project, beside other processes and other people's tables."""
 
+import json
+import re
+from typing import Any
+
 import pytest
-from conftest import Project
+from conftest import Project, short_directory
+from servers import postgresql, psql
 
 pytestmark = pytest.mark.slow
 
@@ -93,3 +98,196 @@ def test_a_migration_that_is_killed_leaves_nothing_and_can_be_run_again(copied: 
 
 def test_tables_of_extensions_are_left_alone(copied: Project) -> None:
     assert "No new upgrade operations" in copied.uv("dev", "sh", "-c", EXTENSION)
+
+
+# As a user adds it, but that the option keeps pytest-alembic 0.13 and pytest 9.2 together.
+PYTEST_ALEMBIC = """
+from collections.abc import Iterator
+
+import pytest
+from alembic.config import Config
+from pytest_alembic.tests import (
+    test_model_definitions_match_ddl,
+    test_single_head_revision,
+    test_up_down_consistency,
+    test_upgrade,
+)
+from pytest_alembic.tests.experimental import (
+    test_all_models_register_on_metadata,
+    test_downgrade_leaves_no_trace,
+)
+from sqlalchemy import URL, Engine, create_engine
+
+from app import ROOT
+
+
+@pytest.fixture
+def alembic_config() -> Config:
+    return Config(ROOT / "alembic.ini")
+
+
+@pytest.fixture
+def alembic_engine(empty_url: URL) -> Iterator[Engine]:
+    engine = create_engine(empty_url)
+    yield engine
+    engine.dispose()
+"""
+
+ORDERS = """
+import enum
+
+from sqlalchemy import Identity
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.database import Base
+
+
+class Status(enum.StrEnum):
+    NEW = "new"
+    PAID = "paid"
+
+
+class Order(Base):
+    __tablename__ = "orders"
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    status: Mapped[Status]
+"""
+
+
+def test_the_tests_of_pytest_alembic_pass(copied: Project) -> None:
+    """On a server with TCP: it writes the URL into alembic.ini, where a socket's % breaks."""
+    (copied.path / "app" / "models" / "order.py").write_text(ORDERS)
+    for command in ("upgrade head", "revision --autogenerate -m orders", "upgrade head"):
+        copied.uv("dev", "alembic", *command.split())
+    (copied.path / "tests" / "test_pytest_alembic.py").write_text(PYTEST_ALEMBIC)
+    directory = short_directory()
+    directory.chmod(0o755)
+    trust = "local all all trust\nhost all all samehost trust\n"
+    with postgresql(directory, trust, {}) as port:
+        psql(directory, port, "CREATE DATABASE door_test;")
+        output = copied.uv(
+            *("--with", "pytest-alembic", "pytest", "-q", "tests/test_pytest_alembic.py"),
+            *("-o", "pytest_alembic_tests_path=none"),
+            env={"TEST_DATABASE_URL": f"postgresql://postgres@127.0.0.1:{port}/door_test"},
+        )
+    assert "6 passed" in output
+
+
+# Run in the project: what `alembic` says on the command line, and whether anything changed.
+FAULTS = """
+import json, os, subprocess
+from contextlib import contextmanager
+import psycopg
+
+HERE = {"user": "postgres", "autocommit": True}
+URL = f"postgresql://{{}}@/{{}}?host={os.environ['PGHOST']}"
+
+def alembic(*arguments, **variables):
+    environment = {k: v for k, v in os.environ.items() if k != "DATABASE_URL"} | variables
+    return subprocess.run(
+        ["alembic", *arguments], env=environment, capture_output=True, text=True
+    )
+
+def attempt(*arguments, **variables):
+    with psycopg.connect(**HERE) as connection:
+        before = connection.execute(STATE).fetchone()
+        result = alembic(*arguments, **variables)
+        lines = [line for line in result.stderr.splitlines() if not line.startswith(LOGGED)]
+        changed = connection.execute(STATE).fetchone() != before
+    return {"status": result.returncode, "lines": lines, "changed": changed}
+
+STATE = "SELECT to_regclass('items'), (SELECT version_num FROM alembic_version)"
+LOGGED = ("INFO", "WARNI")
+
+@contextmanager
+def holding(*statements):
+    with psycopg.connect(user="postgres") as connection:
+        for statement in statements:
+            connection.execute(statement)
+        yield
+
+assert alembic("upgrade", "head").returncode == 0
+said = {
+    "unknown host": attempt(
+        "downgrade", "base", DATABASE_URL_SYNC="postgresql://nowhere.invalid/app"
+    ),
+    "port closed": attempt(
+        "downgrade", "base", DATABASE_URL_SYNC="postgresql://127.0.0.1:1/app"
+    ),
+    "database missing": attempt(
+        "downgrade", "base", DATABASE_URL_SYNC=URL.format("postgres", "missing")
+    ),
+    "wrong wait": attempt("downgrade", "base", MIGRATION_WAIT="soon"),
+    "wrong lock timeout": attempt("downgrade", "base", MIGRATION_LOCK_TIMEOUT="soon"),
+}
+with holding("CREATE ROLE weak LOGIN", "GRANT SELECT ON alembic_version TO weak", "COMMIT"):
+    weak = {"DATABASE_URL_SYNC": URL.format("weak", "app")}
+    said["role without rights"] = attempt("downgrade", "base", **weak)
+    said["with a traceback"] = attempt("--raiseerr", "downgrade", "base", **weak)
+with holding("LOCK TABLE items IN ROW EXCLUSIVE MODE"):
+    said["table busy"] = attempt("downgrade", "base", MIGRATION_LOCK_TIMEOUT="10ms")
+with holding("SELECT pg_advisory_lock(hashtextextended('alembic .alembic_version', 0))"):
+    said["migration under way"] = attempt("downgrade", "base", MIGRATION_WAIT="10ms")
+with holding("UPDATE alembic_version SET version_num = 'newer'", "COMMIT"):
+    said["unknown revision"] = attempt("upgrade", "head")
+with holding("UPDATE alembic_version SET version_num = '1f0c5e7a9b3d'", "COMMIT"):
+    pass
+revision = "alembic/versions/second.py"
+with open(revision, "w") as file:
+    file.write("revision, down_revision = 'second', None; upgrade = downgrade = print")
+said["two heads"] = attempt("upgrade", "head")
+with open(revision, "w") as file:
+    file.write("import nothing_of_that_name")
+said["broken import"] = attempt("upgrade", "head")
+os.remove(revision)
+with open("app/models/broken.py", "w") as file:
+    file.write("import nothing_of_that_name")
+said["broken model"] = attempt("upgrade", "head")
+os.remove("app/models/broken.py")
+print(json.dumps(said))
+"""
+
+ONE_LINE = {
+    "unknown host": r"DATABASE_URL_SYNC does not connect: .*'nowhere\.invalid'.*\. Check ",
+    "port closed": r"DATABASE_URL_SYNC does not connect: .*port 1 failed.*\. Check ",
+    "database missing": r'DATABASE_URL_SYNC does not connect: .*"missing" does not exist\. Check ',
+    "wrong wait": r"MIGRATION_WAIT=soon is no interval; it should look like 60s",
+    "wrong lock timeout": r'.*invalid value for parameter "lock_timeout": "soon"',
+    "role without rights": r"must be owner of table items: DATABASE_URL_SYNC must name the role",
+    "table busy": r"A lock was not had within 10ms: items is held by process \d+ of .*try again",
+    "migration under way": r"Another migration still runs after 10ms: process \d+ of ",
+    "unknown revision": r"Can't locate revision identified by 'newer' .*: deploy that here too",
+    "two heads": r".*_items_.* and second\.py both come last: .*alembic merge heads",
+}
+
+
+@pytest.fixture(scope="module")
+def said(baked: Project) -> dict[str, Any]:
+    """What the command line says of each fault."""
+    project = baked.copy(short_directory())
+    (project.path / ".env").unlink()
+    result = project.run("uv", "run", "--quiet", "dev", "python", "-c", FAULTS)
+    return dict(json.loads(result.stdout))
+
+
+@pytest.mark.parametrize("fault", ONE_LINE)
+def test_a_fault_is_one_line_and_changes_nothing(said: dict[str, Any], fault: str) -> None:
+    (line,) = said[fault]["lines"]
+    assert re.match(ONE_LINE[fault], line), line
+    assert said[fault]["status"] == 1
+    assert not said[fault]["changed"]
+
+
+def test_a_traceback_is_to_be_had(said: dict[str, Any]) -> None:
+    lines = said["with a traceback"]["lines"]
+    assert lines[0].startswith("Traceback")
+    assert any("InsufficientPrivilege" in line for line in lines)
+
+
+@pytest.mark.parametrize("fault", ["broken import", "broken model"])
+def test_a_programmers_mistake_keeps_its_traceback(said: dict[str, Any], fault: str) -> None:
+    lines = said[fault]["lines"]
+    assert lines[0].startswith("Traceback")
+    assert lines[-1] == "ModuleNotFoundError: No module named 'nothing_of_that_name'"
+    assert said[fault]["status"] == 1

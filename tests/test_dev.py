@@ -130,7 +130,7 @@ def test_control_c_belongs_to_the_command(copied: Project) -> None:
     terminal = pexpect.spawn(
         "uv", ["run", "-q", "dev", "psql"], cwd=copied.path, env=user_environment()
     )
-    terminal.expect("app=# ", timeout=60)
+    terminal.expect("app=> ", timeout=60)
     terminal.sendline("SELECT 40 + 2 AS answer;")
     terminal.expect("42")
     terminal.sendintr()

@@ -158,8 +158,8 @@ BLOCKERS = text("""
     WHERE granted AND relname = ANY(:words) AND pid <> pg_backend_pid()
 """)
 PROCESS = text("""
-    SELECT format('process %s of %s%s, %s since %s', pid, usename,
-        ' from ' || nullif(application_name, ''), state, coalesce(xact_start, backend_start))
+    SELECT format('process %s of %s%s%s', pid, usename, ' from ' || nullif(application_name, ''),
+        ', ' || state || ' since ' || coalesce(xact_start, backend_start))
     FROM pg_stat_activity WHERE pid = :pid
 """)
 

@@ -321,6 +321,15 @@ def test_the_owner_is_told_who_holds_a_table(
     assert re.match(pattern, result.stdout), result.stderr
 
 
+def test_migrating_as_the_application_is_one_line(developed: Postgres) -> None:
+    url = "DATABASE_URL_SYNC=postgresql://app@/app?host=" + developed.environment["PGHOST"]
+    result = developed.run("env", url, "alembic", "downgrade", "base")
+    assert result.returncode != 0
+    *progress, line = (result.stdout + result.stderr).splitlines()
+    assert "must be owner of schema archive, as the role app. DATABASE_URL_SYNC must" in line
+    assert progress == []
+
+
 def test_running_it_again_changes_nothing(scratch: Postgres, baked: Project) -> None:
     assert scratch.run_roles(baked) == (0, "")
     scratch.ask("CREATE TABLE t (id serial)", role="app_owner")

@@ -103,7 +103,10 @@ def explain(error: CommandError | DBAPIError, config: Config) -> str | None:
         return str(error)
     reason = str(error.orig).strip().splitlines()[0]
     if isinstance(error.orig, InsufficientPrivilege):
-        return f"{reason}: DATABASE_URL_SYNC must name the role that owns the schema"
+        return (
+            f"{reason}: DATABASE_URL_SYNC must name the role that owns the schema, and what only "
+            "a superuser can do goes into roles.sql"
+        )
     if isinstance(error.orig, QueryCanceled):
         return f"{reason}: the revision needs a longer one than MIGRATION_STATEMENT_TIMEOUT"
     if error.statement is None:

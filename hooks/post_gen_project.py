@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 ANSWERS = r""" {{ cookiecutter | tojson }} """
 OWNED = """
-    .env.example .gitignore README.md alembic.ini pyproject.toml
+    .env.example .gitignore README.md alembic.ini pyproject.toml roles.sql
     alembic/env.py alembic/script.py.mako
     alembic/versions/2026-11-22_create_items_1f0c5e7a9b3d.py
     app/__init__.py app/asyncpg_url.py app/autogenerate.py app/config.py app/database.py
@@ -292,7 +292,7 @@ def set_ini_value(text: str, key: str, value: str) -> str:
 
 
 def write_env(root: Path) -> None:
-    """Copy `.env.example` with a random password, for the owner's eyes, unless there is one."""
+    """Copy `.env.example` with random passwords, for the owner's eyes, unless there is one."""
     example = root / ".env.example"
     if not example.is_file():
         return
@@ -302,7 +302,7 @@ def write_env(root: Path) -> None:
     except FileExistsError:
         return
     with open(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
-        file.write(text.replace(PLACEHOLDER_PASSWORD, os.urandom(24).hex()))
+        file.write(re.sub(PLACEHOLDER_PASSWORD, lambda _: os.urandom(24).hex(), text))
 
 
 def verify(
@@ -329,6 +329,7 @@ def verify(
     if kept is None or kept:  # what was written just now has these
         faults += verify_pyproject(texts.get("pyproject.toml", ""))
         faults += verify_gitignore(texts.get(".gitignore", ""))
+        faults += verify_roles(texts.get("roles.sql", ""))
         faults += verify_names(texts)
         faults += verify_fixtures(texts.get("tests/conftest.py", ""))
     return faults + verify_history(root) + verify_import(root)
@@ -429,6 +430,15 @@ def verify_gitignore(text: str) -> list[str]:
     """Secrets and data stay out of git."""
     lines = {line.strip().strip("/") for line in text.splitlines()}
     return [f".gitignore: lacks {name}" for name in (".env", ".postgres") if name not in lines]
+
+
+def verify_roles(text: str) -> list[str]:
+    """Both roles that `uv run dev` connects as are created."""
+    return [
+        f"roles.sql: lacks CREATE ROLE {role}"
+        for role in ("app_owner", "app")
+        if not re.search(rf"\bCREATE\s+(ROLE|USER)\s+{role}\b", text, re.IGNORECASE)
+    ]
 
 
 def verify_names(texts: dict[str, str]) -> list[str]:

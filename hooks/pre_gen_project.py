@@ -25,7 +25,7 @@ DEPENDENCIES = """
 """.split()
 # The files of the template, as in the other hook.
 OWNED = """
-    .env.example .gitignore README.md alembic.ini pyproject.toml
+    .env.example .gitignore README.md alembic.ini pyproject.toml roles.sql
     alembic/env.py alembic/script.py.mako
     alembic/versions/2026-11-22_create_items_1f0c5e7a9b3d.py
     app/__init__.py app/asyncpg_url.py app/autogenerate.py app/config.py app/database.py

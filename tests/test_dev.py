@@ -130,7 +130,7 @@ def test_control_c_belongs_to_the_command(copied: Project) -> None:
     terminal = pexpect.spawn(
         "uv", ["run", "-q", "dev", "psql"], cwd=copied.path, env=user_environment()
     )
-    terminal.expect("app=# ", timeout=60)
+    terminal.expect("app=> ", timeout=60)
     terminal.sendline("SELECT 40 + 2 AS answer;")
     terminal.expect("42")
     terminal.sendintr()
@@ -280,7 +280,7 @@ def test_the_child_has_this_database_and_no_other(copied: Project) -> None:
 
 def test_env_is_used_without_dev_and_found_from_anywhere(copied: Project, tmp_path: Path) -> None:
     holder = subprocess.Popen(
-        ["uv", "run", "--quiet", "dev", "sh", "-c", 'echo "$DATABASE_URL"; read line'],
+        ["uv", "run", "--quiet", "dev", "sh", "-c", "env | grep ^DATABASE_URL; echo; read line"],
         cwd=copied.path,
         env=user_environment(),
         stdin=subprocess.PIPE,
@@ -288,8 +288,7 @@ def test_env_is_used_without_dev_and_found_from_anywhere(copied: Project, tmp_pa
         text=True,
     )
     assert holder.stdout
-    url = holder.stdout.readline().strip()
-    (copied.path / ".env").write_text(f"DATABASE_URL={url}\n")
+    (copied.path / ".env").write_text("".join(iter(holder.stdout.readline, "\n")))
     alembic = [copied.path / ".venv/bin/alembic", "-c", copied.path / "alembic.ini"]
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()

@@ -129,6 +129,8 @@ def test_keeping_ends_well_where_nothing_lacks(tmp_path: Path) -> None:
         ("pyproject.toml", 'dev = "app', 'serve = "app', "lacks [project.scripts] dev"),
         ("pyproject.toml", "[build-system]", "[tool.build]", "lacks [build-system]"),
         (".gitignore", ".env\n", "", "lacks .env"),
+        ("roles.sql", "CREATE ROLE app_owner", "CREATE ROLE owner", "lacks CREATE ROLE app_owner"),
+        ("roles.sql", "CREATE ROLE app LOGIN", "", "lacks CREATE ROLE app"),
     ],
 )
 def test_what_a_kept_file_lacks_is_told(

@@ -30,8 +30,12 @@ def test_the_suite_passes_beside_a_hostile_environment(copied: Project) -> None:
 
 
 def test_the_suite_passes_on_a_server_of_ones_own(copied: Project) -> None:
-    command = 'TEST_DATABASE_URL="postgresql://postgres@/mine_test?host=$PGHOST" pytest -q -n 2'
-    assert " passed" in copied.uv("dev", "sh", "-c", f"createdb mine_test && {command}")
+    """With one role, which may create databases."""
+    script = (
+        "createuser -U postgres --createdb tester && createdb -U tester mine_test &&"
+        ' TEST_DATABASE_URL="postgresql://tester@/mine_test?host=$PGHOST" pytest -q -n 2'
+    )
+    assert " passed" in copied.uv("dev", "sh", "-c", script)
     left = copied.uv("dev", "psql", "-Atc", "SELECT datname FROM pg_database")
     assert [name for name in left.split() if name.endswith("_test")] == ["mine_test"]
 
@@ -185,12 +189,11 @@ async def connect(url):
         await engine.dispose()
 
 rules = "local all postgres trust\\nlocal all all scram-sha-256\\n"
-owner = psycopg.connect(autocommit=True)
-Path(owner.execute("SHOW hba_file").fetchone()[0]).write_text(rules)
-owner.execute("SELECT pg_reload_conf()")
-owner.execute("CREATE ROLE app LOGIN")
+superuser = psycopg.connect(user="postgres", autocommit=True)
+Path(superuser.execute("SHOW hba_file").fetchone()[0]).write_text(rules)
+superuser.execute("SELECT pg_reload_conf()")
 for password in sys.argv[1:]:
-    owner.execute(psycopg.sql.SQL("ALTER ROLE app PASSWORD {}").format(password))
+    superuser.execute(psycopg.sql.SQL("ALTER ROLE app PASSWORD {}").format(password))
     url = URL.create("postgresql", "app", password, port=5432, database="app",
                      query={"host": os.environ["PGHOST"]})
     os.environ["DATABASE_URL"] = url.render_as_string(hide_password=False)

@@ -77,7 +77,8 @@ psql -Atc "SELECT version_num, to_regclass('half') FROM alembic_version"
 
 EXTENSION = """
 alembic upgrade head 2> log
-psql -qc "CREATE EXTENSION vector; CREATE TABLE theirs (); ALTER EXTENSION vector ADD TABLE theirs"
+psql -U postgres -qc "CREATE EXTENSION vector"
+psql -U postgres -qc "CREATE TABLE theirs (); ALTER EXTENSION vector ADD TABLE theirs"
 alembic check 2>> log
 """
 

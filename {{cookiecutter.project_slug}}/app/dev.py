@@ -43,6 +43,7 @@ except ModuleNotFoundError as error:
     sys.exit(f"dev: {error.name} is missing, a development dependency: run `uv sync`")
 
 DATABASE = "app"
+OWNER, APPLICATION = "app_owner", "app"  # what roles.sql calls them
 SIGNALS = [signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)]
 
 
@@ -51,7 +52,8 @@ def main() -> None:
         prog="dev",
         description="Serve the application on an embedded PostgreSQL, migrated to head and "
         "reloaded on change; or run COMMAND with that database in its environment.",
-        epilog="For example: dev psql; dev alembic revision --autogenerate -m 'add users'",
+        epilog="For example: dev psql; dev psql -U postgres, as the superuser; "
+        "dev alembic revision --autogenerate -m 'add users'",
     )
     parser.add_argument("--port", type=port, default=8000, help="where to serve (default: 8000)")
     parser.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND ...")
@@ -105,8 +107,7 @@ def postgres(directory: Path) -> Iterator[PostgresServer]:
     try:
         with signals_held():  # a start that is broken off leaves half a database, or a server
             server = start(data)
-            create_database(server, DATABASE)
-            complete.touch()
+            create_database(server, DATABASE, complete)
         yield server
     finally:
         lock.release_read_lock()
@@ -161,34 +162,55 @@ def data_directory() -> Path:
     sys.exit(f"dev: PostgreSQL cannot start from a path like {path}; set TMPDIR, say to /tmp")
 
 
-def create_database(server: PostgresServer, name: str) -> None:
-    """Create the database if it is not there; safe beside others that do the same."""
-    url = database_url(server, "postgres", "postgresql").render_as_string(hide_password=False)
-    with psycopg.connect(url, autocommit=True) as connection:
+def create_database(server: PostgresServer, name: str, complete: Path) -> None:
+    """Create the database and its roles; safe beside others that do the same.
+
+    roles.sql, which `complete` keeps as it was last run, runs only when it has changed:
+    a GRANT waits for a migration that is under way elsewhere.
+    """
+    roles = (ROOT / "roles.sql").read_bytes()
+    with connect(server, "postgres") as connection:
         connection.execute("SELECT pg_advisory_lock(hashtext('create database'))")
         found = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name])
         if found.fetchone() is None:
             connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        elif complete.exists() and complete.read_bytes() == roles:
+            return
+        try:
+            with connect(server, name) as database:
+                database.execute(roles)
+        except psycopg.Error as error:
+            sys.exit(f"dev: roles.sql: {error.diag.message_primary or error}")
+        complete.write_bytes(roles)
 
 
-def database_url(server: PostgresServer, database: str, driver: str) -> URL:
+def connect(server: PostgresServer, database: str) -> psycopg.Connection:
+    """A superuser's connection, in autocommit."""
+    url = database_url(server, database, "postgresql")
+    return psycopg.connect(url.render_as_string(hide_password=False), autocommit=True)
+
+
+def database_url(
+    server: PostgresServer, database: str, driver: str, role: str = "postgres"
+) -> URL:
     """A unix socket, or TCP on Windows; the server trusts whoever can reach it."""
     info = server.get_postmaster_info()
     host = str(info.socket_dir or info.hostname)
-    return URL.create(driver, "postgres", port=info.port, database=database, query={"host": host})
+    return URL.create(driver, role, port=info.port, database=database, query={"host": host})
 
 
 def child_environment(server: PostgresServer, database: str) -> dict[str, str]:
     """This process's environment with the embedded server as its only database."""
-    url = database_url(server, database, ASYNC_DRIVER)
+    url = database_url(server, database, ASYNC_DRIVER, APPLICATION)
+    url_sync = database_url(server, database, SYNC_DRIVER, OWNER)
     tools = [str(Path(sys.executable).parent), str(server.bin_path)]
     return os.environ | {
         "DATABASE_URL": str(url),
-        "DATABASE_URL_SYNC": str(url.set(drivername=SYNC_DRIVER)),
+        "DATABASE_URL_SYNC": str(url_sync),
         "DATABASE_POOLER": "none",
         "PGHOST": str(url.query["host"]),
         "PGPORT": str(url.port),
-        "PGUSER": str(url.username),
+        "PGUSER": OWNER,
         "PGDATABASE": database,
         "ALEMBIC_CONFIG": str(ROOT / "alembic.ini"),
         "PATH": os.pathsep.join([*tools, os.environ.get("PATH", "")]),

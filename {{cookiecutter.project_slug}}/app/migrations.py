@@ -104,7 +104,10 @@ def explain(error: CommandError | DBAPIError, config: Config) -> str | None:
         return str(error)
     reason = str(error.orig).strip().splitlines()[0]
     if isinstance(error.orig, InsufficientPrivilege):
-        return f"{reason}: DATABASE_URL_SYNC must name the role that owns the schema"
+        return (
+            f"{reason}: DATABASE_URL_SYNC must name the role that owns the schema, and what only "
+            "a superuser can do goes into roles.sql"
+        )
     if isinstance(error.orig, QueryCanceled):
         return f"{reason}: the revision needs a longer one than MIGRATION_STATEMENT_TIMEOUT"
     if error.statement is None:
@@ -159,8 +162,8 @@ BLOCKERS = text("""
     WHERE granted AND relname = ANY(:words) AND pid <> pg_backend_pid()
 """)
 PROCESS = text("""
-    SELECT format('process %s of %s%s, %s since %s', pid, usename,
-        ' from ' || nullif(application_name, ''), state, coalesce(xact_start, backend_start))
+    SELECT format('process %s of %s%s%s', pid, usename, ' from ' || nullif(application_name, ''),
+        ', ' || state || ' since ' || coalesce(xact_start, backend_start))
     FROM pg_stat_activity WHERE pid = :pid
 """)
 

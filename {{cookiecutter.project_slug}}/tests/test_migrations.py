@@ -3,11 +3,13 @@
 import json
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from importlib import import_module
+from io import StringIO
 from pathlib import Path
 from pkgutil import walk_packages
 from types import ModuleType
@@ -301,6 +303,77 @@ def test_the_command_line_sees_every_table(offline: subprocess.CompletedProcess[
 def test_the_command_line_keeps_loggers(offline: subprocess.CompletedProcess[str]) -> None:
     seen = json.loads(offline.stderr.splitlines()[-1])
     assert seen["disabled"] is False
+
+
+def lint(script: str, directory: Path) -> str:
+    """What squawk finds in an offline script.
+
+    It gets a file for each revision: in one for all, what an earlier revision made could pass
+    for new, and Alembic's own table is found fault with.
+    """
+    parts = re.split(r"-- Running upgrade .*-> (\S+)\n", script)[1:]
+    for revision, statements in zip(parts[::2], parts[1::2], strict=True):
+        text = "BEGIN;" + statements.removesuffix("BEGIN;\n\n")
+        (directory / f"{revision}.sql").write_text(text)
+    squawk = shutil.which("squawk", path=Path(sys.executable).parent)
+    assert squawk, "not installed: run `uv sync`"
+    options = ["--config", str(ROOT / ".squawk.toml"), "--no-error-on-unmatched-pattern"]
+    result = subprocess.run(  # noqa: S603 - the command is written out here
+        [squawk, *options, "*.sql"], cwd=directory, capture_output=True, text=True, check=False
+    )
+    return result.stdout + result.stderr if result.returncode else ""
+
+
+def test_revisions_are_safe_on_a_busy_table(
+    offline: subprocess.CompletedProcess[str], tmp_path: Path
+) -> None:
+    """If not: see "Recipes for a busy table" in README.md."""
+    if findings := lint(offline.stdout, tmp_path):
+        pytest.fail(findings, pytrace=False)
+
+
+REVISION = """
+import sqlalchemy as sa
+from alembic import op
+
+revision, down_revision = {revision!r}, {down!r}
+
+
+def upgrade():
+    {operation}
+"""
+SAFE = 'op.create_table("probes", sa.Column("id", sa.BigInteger(), sa.Identity()))'
+UNSAFE = {
+    "adding-required-field": """op.add_column(
+        "probes", sa.Column("size", sa.BigInteger(), nullable=False)
+    )""",
+    "adding-not-nullable-field": 'op.alter_column("probes", "size", nullable=False)',
+    "adding-foreign-key-constraint": """op.create_foreign_key(
+        "fk", "probes", "others", ["size"], ["id"]
+    )""",
+    "constraint-missing-not-valid": 'op.create_check_constraint("ck", "probes", "id > 0")',
+    "require-concurrent-index-creation": 'op.create_index("ix", "probes", ["id"])',
+}
+
+
+@pytest.mark.parametrize(("rule", "operation"), UNSAFE.items(), ids=UNSAFE)
+def test_an_unsafe_revision_is_found(
+    scratch: Config, tmp_path: Path, rule: str, operation: str
+) -> None:
+    """Also where the table is made in the same script, by an earlier revision."""
+    versions = tmp_path / "alembic" / "versions"
+    shutil.rmtree(versions)
+    versions.mkdir()
+    first = REVISION.format(revision="first", down=None, operation=SAFE)
+    second = REVISION.format(revision="second", down="first", operation=operation)
+    (versions / "first.py").write_text(first)
+    (versions / "second.py").write_text(second)
+    scratch.output_buffer = StringIO()
+    command.upgrade(scratch, "head", sql=True)
+    findings = lint(scratch.output_buffer.getvalue(), tmp_path)
+    assert rule in findings
+    assert "second.sql" in findings
+    assert "first.sql" not in findings
 
 
 def misplaced(base: type[DeclarativeBase], modules: Iterable[ModuleType]) -> list[str]:

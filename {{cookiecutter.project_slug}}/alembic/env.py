@@ -20,7 +20,10 @@ if config.cmd_opts and config.config_file_name:
 def run_migrations_offline() -> None:
     """Print SQL; needs no database."""
     context.configure(
-        dialect_name="postgresql", target_metadata=target_metadata, literal_binds=True
+        dialect_name="postgresql",
+        target_metadata=target_metadata,
+        literal_binds=True,
+        transaction_per_migration=True,
     )
     with context.begin_transaction():
         context.run_migrations()

@@ -2,10 +2,22 @@
 
 import enum
 from datetime import datetime
-from typing import Any, Never
+from typing import Any, Never, TypeGuard
 from uuid import uuid4
 
-from sqlalchemy import URL, BigInteger, DateTime, Enum, MetaData, Text, event, orm
+from sqlalchemy import (
+    URL,
+    BigInteger,
+    CheckConstraint,
+    Constraint,
+    DateTime,
+    Enum,
+    MetaData,
+    Table,
+    Text,
+    event,
+    orm,
+)
 from sqlalchemy.ext.asyncio import (
     AsyncConnection,
     AsyncEngine,
@@ -14,10 +26,30 @@ from sqlalchemy.ext.asyncio import (
 )
 from sqlalchemy.sql import CompoundSelect, Select, visitors
 from sqlalchemy.sql.dml import UpdateBase
+from sqlalchemy.sql.elements import BinaryExpression
+from sqlalchemy.sql.operators import in_op
 from sqlalchemy.sql.selectable import TextualSelect
 
 from app.asyncpg_url import asyncpg_arguments
 from app.urls import ConfigurationError
+
+
+def is_of_enum(item: object) -> TypeGuard[CheckConstraint]:
+    """Whether this is the constraint `column IN (values)` that comes with an enum."""
+    return (
+        isinstance(item, CheckConstraint)
+        and isinstance(item.sqltext, BinaryExpression)
+        and item.sqltext.operator is in_op
+    )
+
+
+def other_column(check: Constraint, table: Table) -> str:
+    """The column's name too, where an enum's constraint is not called like its column.
+
+    Two columns may have the same enum.
+    """
+    columns = check.columns.keys() if is_of_enum(check) else []
+    return "".join(f"{name}_" for name in columns if name != check.name)
 
 
 class Base(orm.DeclarativeBase):
@@ -28,7 +60,8 @@ class Base(orm.DeclarativeBase):
         naming_convention={
             "ix": "ix_%(table_name)s_%(column_0_N_name)s",
             "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "ck": "ck_%(table_name)s_%(other_column)s%(constraint_name)s",
+            "other_column": other_column,
             "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
             "pk": "pk_%(table_name)s",
         }

@@ -6,11 +6,11 @@ copy of it, and a test that must commit gets a copy of its own.
 """
 
 import os
+import shutil
 import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from shutil import disk_usage
 from tempfile import TemporaryDirectory
 from uuid import uuid4
 
@@ -21,7 +21,7 @@ from alembic.config import Config
 from fastapi import FastAPI
 from httpx import ASGITransport, AsyncClient
 from psycopg import sql
-from sqlalchemy import URL, NullPool, create_engine, make_url
+from sqlalchemy import URL, Connection, NullPool, create_engine, make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app import ROOT
@@ -100,7 +100,7 @@ def embedded_server() -> Iterator[URL]:
 def memory() -> Path | None:
     """Where files are kept in memory: a database is a thousand of them, soon to be deleted."""
     path = Path("/dev/shm")  # noqa: S108 - the directory made in it is private
-    roomy = path.is_dir() and os.access(path, os.W_OK) and disk_usage(path).free > 2**30
+    roomy = path.is_dir() and os.access(path, os.W_OK) and shutil.disk_usage(path).free > 2**30
     return path if roomy else None
 
 
@@ -173,6 +173,26 @@ def empty_url() -> Iterator[URL]:
     """A database without a table for one test."""
     with new_database("template0") as url:
         yield url
+
+
+@pytest.fixture
+def transaction(worker_url: URL) -> Iterator[Connection]:
+    """A connection, for Alembic say, in a transaction that is rolled back."""
+    with create_engine(worker_url, poolclass=NullPool).connect() as connection:
+        transaction = connection.begin()
+        yield connection
+        transaction.rollback()
+
+
+@pytest.fixture
+def scratch(tmp_path: Path, transaction: Connection) -> Config:
+    """This project's Alembic in `transaction`, with a copy of the revisions to add to."""
+    config = Config(ROOT / "alembic.ini")
+    config.attributes["connection"] = transaction
+    shutil.copytree(ROOT / "alembic", tmp_path / "alembic")
+    config.set_main_option("script_location", str(tmp_path / "alembic"))
+    config.set_section_option("post_write_hooks", "hooks", "")
+    return config
 
 
 @pytest.fixture(scope="session")

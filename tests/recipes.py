@@ -6,8 +6,8 @@ Run by a generated project's Python inside `uv run dev`, for all recipes or thos
     python recipes.py naive ROWS [RECIPE …]      the same for what one would write without them
     python recipes.py interrupt ROWS [RECIPE …]  stop each step everywhere, and run it again
 
-Prints a line of JSON for each. Ends with a traceback if the writer fails, or if a row or the
-schema is not as it should be.
+Prints a line of JSON for each, with `error` in it if the migration or the writer failed, or if
+a row or the schema was not as it should be.
 """
 
 import json
@@ -16,6 +16,7 @@ import re
 import shutil
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -59,7 +60,7 @@ def downgrade() -> None:
     op.drop_column("items", "status")
 """,
 }
-# Recipes for which all descriptions are NULL at first.
+# Recipes for which all descriptions are NULL at first, and none at last.
 EMPTY = {"Backfill in batches", "Make a column NOT NULL"}
 # The column that the writer knows while each of a recipe's revisions comes or goes.
 WRITTEN = {"Rename a column": ["description", "summary"]}
@@ -266,6 +267,7 @@ def measure(items: Items, config: Config, recipe: str, path: list[str]) -> dict[
     for name, column in zip(path[1:], columns, strict=True):
         step(command.upgrade, name, column)
     changes = difference(before, schema(items))
+    assert recipe not in EMPTY or None not in items.read("description").values()
     if recipe in BETWEEN:
         with items.engine.begin() as connection:
             connection.execute(text(BETWEEN[recipe]))
@@ -309,11 +311,15 @@ def stop_everywhere(move: Callable[[], None]) -> None:
 CANCEL = text("""
     SELECT pg_cancel_backend(pid) FROM pg_stat_activity
     WHERE datname = current_database() AND wait_event_type = 'Lock'
+    AND query_start < clock_timestamp() - interval '50 ms'
 """)
 
 
 def cancel_in_the_middle(items: Items, move: Callable[[], None]) -> BaseException | None:
-    """Cancel the statement that waits for a transaction, which changed one row."""
+    """Cancel the statement that waits for a transaction, which changed one row.
+
+    It waits for longer than a lock timeout of `PATIENT` recipes would let it.
+    """
     with ThreadPoolExecutor() as pool, items.engine.connect() as other:
         row = {"id": items.rows // 2}
         other.execute(text("UPDATE items SET updated_at = now() WHERE id = :id"), row)
@@ -328,27 +334,29 @@ def cancel_in_the_middle(items: Items, move: Callable[[], None]) -> BaseExceptio
 def interrupt(items: Items, config: Config, recipe: str, path: list[str]) -> dict[str, object]:
     """Up the path of revisions and down again, stopped everywhere.
 
-    `changes` and `filled` say what the first interruption left behind: the difference in the
-    schema, and the number of descriptions that were NULL before.
+    `left` and `filled` say what the first interruption left behind: the difference in the
+    schema, and how many of the descriptions that were NULL are filled.
     """
     if recipe in PATIENT:
         os.environ["MIGRATION_LOCK_TIMEOUT"] = "1ms"
     before = schema(items)
-    left: dict[str, object] = {}
-    steps = [(command.upgrade, name) for name in path[1:]]
-    steps += [(command.downgrade, name) for name in path[-2::-1]]
-    for function, name in steps:
-        move = partial(function, config, name)
-        error = cancel_in_the_middle(items, move)
+
+    def step(move: Callable[[Config, str], None], to: str) -> dict[str, object]:
+        moving = partial(move, config, to)
+        error = cancel_in_the_middle(items, moving)
         assert error is None or "user request" in str(error), error
-        if not left:
-            assert error, "nothing was waited for"
-            texts = list(items.read("description").values())
-            left = {"changes": difference(before, schema(items)), "filled": texts.count("")}
-        stop_everywhere(move)
+        texts = list(items.read(items.columns()[0]).values())
+        left = {"left": difference(before, schema(items)), "filled": texts.count("")}
+        stop_everywhere(moving)
         items.check()
+        return {"error": "nothing was waited for"} if error is None else left
+
+    first, *_ = [step(command.upgrade, name) for name in path[1:]]
+    changes = difference(before, schema(items))
+    for name in path[-2::-1]:
+        step(command.downgrade, name)
     assert difference(before, schema(items)) == []
-    return left
+    return {"changes": changes, **first}
 
 
 def carry_out(mode: str, rows: int, recipe: str) -> dict[str, object]:
@@ -393,7 +401,10 @@ def new_database() -> Iterator[Engine]:
 def main(mode: str, rows: str, *chosen: str) -> None:
     readme = Path(os.environ["ALEMBIC_CONFIG"]).with_name("README.md")
     for recipe in chosen or (NAIVE if mode == "naive" else read_recipes(readme)):
-        result = carry_out(mode, int(rows), recipe)
+        try:
+            result = carry_out(mode, int(rows), recipe)
+        except Exception:
+            result = {"error": traceback.format_exc()}
         print(json.dumps({"recipe": recipe, **result}), flush=True)
 
 

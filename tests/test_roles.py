@@ -282,6 +282,29 @@ def test_a_database_that_was_dropped_gets_its_roles_again(copied: Project) -> No
     assert copied.uv("dev", "psql", "-U", "app", "-Atc", "SELECT count(*) FROM items") == "0\n"
 
 
+AT_ONCE = """
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+from app.dev import create_database
+
+barrier = Barrier(8)
+
+def prepare(_):
+    barrier.wait()
+    create_database(server, "app", Path(sys.argv[1] + ".complete"))
+
+try:
+    print(len(list(ThreadPoolExecutor(8).map(prepare, range(8)))))
+finally:
+    server.stop()
+"""
+
+
+def test_starts_at_once_run_it_one_after_the_other(installed: Project) -> None:
+    directory = str(short_directory() / "data")
+    assert installed.uv("python", "-c", SERVER + AT_ONCE, directory) == "8\n"
+
+
 WHILE_A_MIGRATION_RUNS = """
 mkfifo fifo
 (echo "BEGIN; ALTER TABLE notes ADD later int; SELECT 'changed';"; timeout 60 cat fifo) |

@@ -14,8 +14,8 @@ pytestmark = pytest.mark.slow
 SCRIPT = Path(__file__).with_name("recipes.py")
 README = PROJECT_DIRECTORY / "README.md"
 RECIPES = read_recipes(README)
-# A writer's longest stall in milliseconds: a recipe's is 50 at most, that of one UPDATE of all
-# rows 300. The best of some attempts counts, since the machine may have other work.
+# A writer's longest stall in milliseconds: a recipe's is 50 where it is quiet, one UPDATE of all
+# rows takes 300. The best of some attempts counts, since the machine may have other work.
 LIMIT, ATTEMPTS = 250, 3
 
 

@@ -170,7 +170,7 @@ class Items:
         for column in self.columns():
             found = self.read(column)
             assert found.keys() == self.texts.keys()
-            wrong = {id for id in found if (found[id] or "") != (self.texts[id] or "")}  # noqa: A001
+            wrong = {key for key in found if (found[key] or "") != (self.texts[key] or "")}
             assert not wrong, f"{column} of {len(wrong)} rows, such as {min(wrong)}"
 
     def write(self, connection: Connection, column: str) -> None:

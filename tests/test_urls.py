@@ -227,7 +227,7 @@ def test_both_drivers_connect_as_asked(outcomes: dict[str, Any], url: str) -> No
 @pytest.mark.parametrize("url", REFUSED)
 def test_both_drivers_say_in_one_line_what_is_wrong(outcomes: dict[str, Any], url: str) -> None:
     by_alembic, by_application = outcomes[url]
-    assert by_alembic.startswith("ConfigurationError: DATABASE_URL_SYNC: ")
+    assert by_alembic.startswith("CommandError: DATABASE_URL_SYNC does not connect: ")
     assert by_application.startswith("DatabaseUnavailable: ")
     for outcome in (by_alembic, by_application):
         assert re.search(REFUSED[url], outcome), outcome

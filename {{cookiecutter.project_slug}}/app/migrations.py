@@ -223,7 +223,7 @@ def describe_blockers(lock: Connection, statement: str) -> str:
     ]
     timeout = environment()["MIGRATION_LOCK_TIMEOUT"]
     reason = "; ".join(held) or "whoever had it has gone"
-    return f"A lock was not had within {timeout}: {reason}. Nothing was changed; try again"
+    return f"A lock was not had within {timeout}: {reason}. The revision must be run again"
 
 
 @cache

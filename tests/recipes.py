@@ -383,12 +383,13 @@ def carry_out(mode: str, rows: int, recipe: str) -> dict[str, object]:
 @contextmanager
 def new_database() -> Iterator[Engine]:
     """A database beside the one that `dev` has, and the one that Alembic finds."""
-    server = make_url(os.environ["DATABASE_URL_SYNC"])
+    server = make_url(os.environ["DATABASE_URL_SYNC"]).set(username="postgres")
     url = server.set(database=f"recipe_{os.getpid()}")
     environment = os.environ.copy()
     engine = create_engine(server, poolclass=NullPool, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
         connection.execute(text(f"CREATE DATABASE {url.database}"))
+        del os.environ["DATABASE_URL"]
         os.environ["DATABASE_URL_SYNC"] = url.render_as_string(hide_password=False)
         try:
             yield create_engine(url, poolclass=NullPool)

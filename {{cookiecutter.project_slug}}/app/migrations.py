@@ -67,8 +67,8 @@ def environment() -> dict[str, str]:
 def connect(config: Config) -> Iterator[Connection]:
     """A new connection, or the caller's `config.attributes["connection"]`.
 
-    The caller may hand over a connection, whose transaction stays the caller's, or an
-    engine. What else goes wrong and is not a bug is told in one line: CommandError, which on
+    The caller may hand over a connection, whose transaction stays the caller's, an engine, or
+    what only connects like one. What else goes wrong and is not a bug is told in one line: CommandError, which on
     the command line is ConfigurationError unless `--raiseerr` asks for the traceback.
     """
     handed_in = config.attributes.get("connection")
@@ -79,7 +79,7 @@ def connect(config: Config) -> Iterator[Connection]:
     try:
         with engine.connect() as connection:
             yield connection
-            if handed_in is None:
+            if isinstance(engine, Engine):
                 # Each revision was committed; without any, the table alembic_version was not.
                 connection.commit()
     except (CommandError, DBAPIError) as error:
@@ -121,7 +121,7 @@ def explain(error: CommandError | DBAPIError, config: Config) -> str | None:
 def describe_heads(scripts: ScriptDirectory) -> str | None:
     """Which revisions come last, and how to join them, if they are more than one."""
     heads = [scripts.get_revision(head) for head in scripts.get_heads()]
-    if len(heads) == 1:
+    if len(heads) < 2:
         return None
     files = " and ".join(Path(head.path).name for head in heads)
     return f"{files} both come last: join them with `alembic merge heads -m 'merge branches'`"

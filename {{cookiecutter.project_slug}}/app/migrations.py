@@ -68,8 +68,9 @@ def connect(config: Config) -> Iterator[Connection]:
     """A new connection, or the caller's `config.attributes["connection"]`.
 
     The caller may hand over a connection, whose transaction stays the caller's, an engine, or
-    what only connects like one. What else goes wrong and is not a bug is told in one line: CommandError, which on
-    the command line is ConfigurationError unless `--raiseerr` asks for the traceback.
+    what only connects like one. What goes wrong otherwise and is not a bug is told in one
+    line: CommandError, which on the command line is ConfigurationError unless `--raiseerr`
+    asks for the traceback.
     """
     handed_in = config.attributes.get("connection")
     if isinstance(handed_in, Connection):

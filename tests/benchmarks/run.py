@@ -89,7 +89,7 @@ def main() -> None:
     if not chosen:
         print("Name one or more:")
         for benchmark in every:
-            print(f"  {benchmark.__name__:18} {benchmark.__doc__}")
+            print(f"  {benchmark.__name__:18} {(benchmark.__doc__ or '').splitlines()[0]}")
     for benchmark in chosen:
         with tempfile.TemporaryDirectory() as directory:
             if benchmark in BENCHMARKS:

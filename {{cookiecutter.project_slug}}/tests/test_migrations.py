@@ -156,10 +156,10 @@ def test_another_migration_is_waited_for_and_named(
         pid = other.scalar(text("SELECT pg_backend_pid()"))
         other.execute(TRY_LOCK, {"key": KEY})
         with pytest.raises(CommandError, match=rf"still runs after 100ms: process {pid} of "):
-            command.downgrade(by_url, "base")
+            command.stamp(by_url, "base")
     assert f"Waiting for another migration, at most 100ms: process {pid}" in caplog.text
     assert revisions(migrated) == HEADS
-    command.downgrade(by_url, "base")
+    command.stamp(by_url, "base")
     assert revisions(migrated) == set()
 
 
@@ -170,7 +170,7 @@ def test_to_look_and_a_connection_handed_in_need_no_lock(
     with migrated.connect() as other:
         other.execute(TRY_LOCK, {"key": KEY})
         command.current(by_url)
-        command.downgrade(config_for(migrated), "base")
+        command.stamp(config_for(migrated), "base")
 
 
 def test_a_busy_table_is_named_and_left_as_it_is(
@@ -181,9 +181,9 @@ def test_a_busy_table_is_named_and_left_as_it_is(
         pid = other.scalar(text("SELECT pg_backend_pid()"))
         other.execute(text("LOCK TABLE alembic_version"))
         with pytest.raises(CommandError, match=f"alembic_version is held by process {pid} of "):
-            command.downgrade(by_url, "base")
+            command.stamp(by_url, "base")
     assert revisions(migrated) == HEADS
-    command.downgrade(by_url, "base")
+    command.stamp(by_url, "base")
 
 
 def test_the_urls_own_options_and_the_timeouts_are_both_set(

@@ -75,11 +75,12 @@ def compare_enums(
 
     Alembic compares the names of CHECK constraints alone.
     """
-    if found is None or wanted is None or context.inspector is None:
+    checks = [*filter(is_of_enum, wanted.constraints)] if wanted is not None else []
+    if found is None or context.inspector is None or not checks:
         return
     reflected = context.inspector.get_check_constraints(name, schema=schema)
     texts = {check["name"]: check["sqltext"] for check in reflected}
-    for check in filter(is_of_enum, wanted.constraints):
+    for check in checks:
         old, new = texts.get(str(check.name), ""), as_sql(check, context)
         comes_with_column = set(check.columns.keys()) - set(found.columns.keys())
         if quoted(old) != quoted(new) and not comes_with_column:

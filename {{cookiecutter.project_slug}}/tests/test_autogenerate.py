@@ -32,6 +32,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
+from app.autogenerate import quoted
 from app.database import Base
 
 
@@ -166,12 +167,14 @@ class ProbeAfter(After):
     old_kind: Mapped[Old.Kind | None]
 
 
-def migrate(config: Config, table: FromClause | None) -> None:
-    """Write a revision for `table` as the model, or for no model, and apply it."""
+def migrate(config: Config, table: FromClause | None) -> str:
+    """Write a revision for `table` as the model, or for no model, and apply it: its text."""
     with model_of(table) if table is not None else nullcontext():
-        assert command.revision(config, "probes", autogenerate=True)
+        script = command.revision(config, "probes", autogenerate=True)
+        assert isinstance(script, Script)
         command.upgrade(config, "head")
         command.check(config)
+    return Path(script.path).read_text()
 
 
 def accepted(database: Engine) -> list[str]:
@@ -194,7 +197,8 @@ def test_an_enum_is_created_altered_and_dropped(scratch: Config, fresh_url: URL)
     scratch.attributes["connection"] = database
     migrate(scratch, ProbeBefore.__table__)
     assert accepted(database) == ["a", "b's"]
-    migrate(scratch, ProbeAfter.__table__)
+    written = migrate(scratch, ProbeAfter.__table__)
+    assert written.count("VALIDATE CONSTRAINT ck_probes_") == 2  # up and down, of one column
     assert accepted(database) == ["a", "b's", "c"]
     migrate(scratch, None)
     command.downgrade(scratch, "-1")
@@ -203,6 +207,10 @@ def test_an_enum_is_created_altered_and_dropped(scratch: Config, fresh_url: URL)
     assert accepted(database) == ["a", "b's"]
     command.downgrade(scratch, "-1")
     assert not inspect(database).has_table("probes")
+
+
+def test_a_quote_in_a_value_is_no_end_of_it() -> None:
+    assert quoted("kind IN ('b''s')") != quoted("kind IN ('b', 's')")
 
 
 class Money(TypeDecorator[str]):

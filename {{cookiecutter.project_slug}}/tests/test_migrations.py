@@ -186,6 +186,16 @@ def test_a_busy_table_is_named_and_left_as_it_is(
     command.stamp(by_url, "base")
 
 
+def test_a_statement_that_takes_too_long_is_ended(
+    migrated: Engine, by_url: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MIGRATION_STATEMENT_TIMEOUT", "10ms")
+    with migrated.connect() as other:
+        other.execute(text("LOCK TABLE alembic_version"))
+        with pytest.raises(CommandError, match="statement timeout: the revision needs a longer"):
+            command.stamp(by_url, "base")
+
+
 def test_the_urls_own_options_and_the_timeouts_are_both_set(
     migrated: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -109,6 +109,10 @@ SAME = {
         "postgresql://u@db/shop?sslmode=disable&sslmode=require",
         {"user": "u", "host": "db", "database": "shop", "sslmode": "require"},
     ),
+    "comma and slash in the password": (
+        "postgresql://u:p,a/b@db/shop",
+        {"user": "u", "password": "p,a/b", "host": "db", "database": "shop"},
+    ),
     "IPv6": (
         "postgresql://u@[2001:db8::1]:5433/shop",
         {"user": "u", "host": "2001:db8::1", "port": 5433, "database": "shop"},

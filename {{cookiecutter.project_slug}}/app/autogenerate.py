@@ -9,14 +9,16 @@ from typing import Any, Literal
 from alembic.autogenerate import comparators, renderers
 from alembic.autogenerate.api import AutogenContext
 from alembic.operations.ops import (
+    CreateTableOp,
     DropColumnOp,
     DropTableOp,
     MigrateOperation,
     MigrationScript,
     ModifyTableOps,
+    UpgradeOps,
 )
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import CheckConstraint, Connection, Constraint, MetaData, Table, text
+from sqlalchemy import CheckConstraint, Column, Connection, Constraint, MetaData, Table, text
 from sqlalchemy.schema import SchemaItem
 
 from .enums import is_of_enum  # relative, as in migrations.py
@@ -155,10 +157,25 @@ def review(
                 logger.warning("Models and database agree: no revision was written")
                 directives.clear()
             return
+        keep_checks_of_columns(script.upgrade_ops)
         drops = [f"DROPS {what}" for what in find_drops(script.upgrade_ops)]
         for drop in drops:
             logger.warning("The new revision %s: is that meant?", drop)
         migration.opts["template_args"]["drops"] = drops
+
+
+def keep_checks_of_columns(operations: UpgradeOps) -> None:
+    """Give new tables the CHECK constraints of their columns, which Alembic would leave out."""
+    for operation in operations.ops:
+        if isinstance(operation, CreateTableOp):
+            columns = [item for item in operation.columns if isinstance(item, Column)]
+            checks = [
+                CheckConstraint(check.sqltext, name=check.name)
+                for column in columns
+                for check in column.constraints
+                if isinstance(check, CheckConstraint)
+            ]
+            operation.columns = [*operation.columns, *checks]
 
 
 def find_drops(operation: object) -> Iterator[str]:

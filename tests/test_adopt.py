@@ -60,6 +60,16 @@ LAYOUTS = {
     name: Layout(directory, base, models, main)
     for (name, main), (_, directory, base, models) in zip(MAIN.items(), ROWS, strict=True)
 }
+# The next revision, in the database that was there and in a new one.
+NEXT = """
+import os
+from alembic.config import main
+main(["revision", "--autogenerate", "-m", "note"])
+main(["upgrade", "head"])
+main(["check"])
+os.environ["DATABASE_URL_SYNC"] = os.environ["ANEW"]
+main(["upgrade", "head"])
+"""
 NOTE = {"sqlmodel": "    note: str | None = None\n"}
 
 
@@ -69,7 +79,10 @@ def server(installed: Project) -> Iterator[dict[str, str]]:
     script = SERVER + PRINT_ENVIRONMENT + "sys.stdin.read(); server.stop()"
     directory = str(short_directory() / "data")
     with environment_of(start(installed, "python", "-c", script, directory)) as environment:
-        yield {name: environment[name] for name in ("PGHOST", "PGUSER", "PATH")}
+        yield {name: environment[name] for name in ("PGHOST", "PGUSER", "PATH")} | {
+            # One for all projects, in which libraries are compiled once.
+            "UV_PROJECT_ENVIRONMENT": str(Path(directory).with_name("venv"))
+        }
 
 
 def dump(shell: Callable[..., str], *options: str) -> str:
@@ -80,7 +93,7 @@ def dump(shell: Callable[..., str], *options: str) -> str:
 
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_a_project_with_rows_is_adopted(server: dict[str, str], name: str) -> None:
-    """No row changes, the baseline makes the same schema, and the next revision works."""
+    """No row changes; the next revision works, and all of them make the same schema anew."""
     layout = LAYOUTS[name]
     project = Project(Path(shutil.copytree(PROJECTS / name, short_directory() / "shop")))
     url = f"postgresql+asyncpg://postgres@/{name}?host={server['PGHOST']}"
@@ -106,18 +119,12 @@ def test_a_project_with_rows_is_adopted(server: dict[str, str], name: str) -> No
     assert "No new upgrade operations" in shell("sh", "-euc", STAMP)
     assert dump(shell) == before
 
-    shell("createdb", f"{name}_anew")
-    shell(
-        "uv", "run", "alembic", "upgrade", "head", DATABASE_URL_SYNC=f"postgresql:///{name}_anew"
-    )
-    assert dump(shell, "-s", f"--dbname={name}_anew") == dump(shell, "-s")
-
     (models,) = (p for p in project.path.rglob("models.py") if "class Order" in p.read_text())
     new = NOTE.get(name, "    note: Mapped[str | None]\n")
     models.write_text(models.read_text().replace("    status: ", f"{new}    status: "))
-    shell("uv", "run", "alembic", "revision", "--autogenerate", "-m", "note")
-    shell("uv", "run", "alembic", "upgrade", "head")
-    assert "No new upgrade operations" in shell("uv", "run", "alembic", "check")
-    assert shell("psql", "-Atc", "SELECT count(*) > 0, count(note) FROM orders") == "t|0\n"
-    shell("uv", "run", "alembic", "downgrade", "-1")
+    shell("createdb", f"{name}_anew")
+    anew = f"postgresql:///{name}_anew"
+    assert "No new upgrade operations" in shell("uv", "run", "python", "-c", NEXT, ANEW=anew)
+    assert dump(shell, "-s", f"--dbname={name}_anew") == dump(shell, "-s")
+    shell("psql", "-c", "ALTER TABLE orders DROP COLUMN note")
     assert dump(shell) == before

@@ -2,33 +2,25 @@
 
 import re
 import shutil
+import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import readmes
 from conftest import TEMPLATE, Project, short_directory
 from test_roles import PRINT_ENVIRONMENT, SERVER, environment_of, start
 
 pytestmark = pytest.mark.slow
 
-SECTION = (
-    (TEMPLATE / "README.md")
-    .read_text(encoding="utf-8")
-    .split("## Into a project that uses SQLAlchemy already\n")[1]
-    .split("\n## ")[0]
-)
+HEADING = "Into a project that uses SQLAlchemy already"
+SECTION = readmes.sections(readmes.TEMPLATES)[HEADING]
 PROJECTS = Path(__file__).with_name("projects")
-
-
-def blocks(language: str) -> list[str]:
-    """The section's blocks of code in a language."""
-    found = re.findall(rf"^   ```{language}\n(.*?)^   ```", SECTION, re.DOTALL | re.MULTILINE)
-    return [re.sub(r"^   ", "", block, flags=re.MULTILINE) for block in found]
-
-
-COPY, BASELINE, STAMP = blocks("console")
-IMPORTS, ALL_MODELS = blocks("python")
+IMPORTS, ALL_MODELS = (
+    textwrap.dedent(code)
+    for code in re.findall(r"^   ```python\n(.*?)^   ```", SECTION, re.DOTALL | re.MULTILINE)
+)
 ROWS = re.findall(r"^   \| (.+?) \| `(\S+)` \| `(.+?)` \| `(.+?)` \|$", SECTION, re.MULTILINE)
 
 
@@ -42,9 +34,7 @@ class Layout:
     main: str
 
     def shell(self, block: str) -> str:
-        return block.replace("shop/migrating", self.directory).replace(
-            "gh:OWNER/cookiecutter-fastapi-alembic", str(TEMPLATE)
-        )
+        return readmes.ADDRESS.sub(str(TEMPLATE), block.replace("shop/migrating", self.directory))
 
     def imports(self) -> str:
         package = self.directory.removeprefix("src/").replace("/", ".")
@@ -94,6 +84,7 @@ def dump(shell: Callable[..., str], *options: str) -> str:
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_a_project_with_rows_is_adopted(server: dict[str, str], name: str) -> None:
     """No row changes; the next revision works, and all of them make the same schema anew."""
+    copy, baseline, stamp = readmes.take(readmes.TEMPLATES, HEADING)
     layout = LAYOUTS[name]
     project = Project(Path(shutil.copytree(PROJECTS / name, short_directory() / "shop")))
     url = f"postgresql+asyncpg://postgres@/{name}?host={server['PGHOST']}"
@@ -109,14 +100,14 @@ def test_a_project_with_rows_is_adopted(server: dict[str, str], name: str) -> No
     before = dump(shell)
     assert before.count("@example.com") == 50
 
-    shell("sh", "-euc", layout.shell(COPY))
+    shell("sh", "-euc", layout.shell(copy))
     imported = r"(from app\..*\n)+"
     env_py = project.path / "alembic" / "env.py"
     env_py.write_text(re.sub(imported, layout.imports(), env_py.read_text(), count=1))
     if "all_models" in layout.models:
         (project.path / "shop" / "all_models.py").write_text(ALL_MODELS)
-    shell("sh", "-euc", layout.shell(BASELINE).replace("baseline", f"{name}_baseline"))
-    assert "No new upgrade operations" in shell("sh", "-euc", STAMP)
+    shell("sh", "-euc", layout.shell(baseline).replace("baseline", f"{name}_baseline"))
+    assert "No new upgrade operations" in shell("sh", "-euc", stamp)
     assert dump(shell) == before
 
     (models,) = (p for p in project.path.rglob("models.py") if "class Order" in p.read_text())

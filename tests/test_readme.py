@@ -74,6 +74,7 @@ def served(command: str, directory: Path, env: dict[str, str]) -> Iterator[str]:
     assert alive == []
 
 
+@pytest.mark.slow
 def test_a_block_that_no_test_runs_fails_a_whole_run(
     template_repository: Path, tmp_path: Path
 ) -> None:

@@ -63,8 +63,10 @@ def test_it_covers_every_system_and_every_python() -> None:
     assert sorted(pythons[0]) == ["3.11", "3.12", "3.13", "3.14"]
 
 
-def test_actions_are_pinned() -> None:
+def test_actions_are_pinned_and_leave_no_token_behind() -> None:
     uses = re.findall(r"uses: (\S+)(.*)", WORKFLOW.read_text())
     assert uses
     assert all(re.fullmatch(r"actions/[a-z-]+@[0-9a-f]{40}", action) for action, _ in uses)
+    checkouts = [step for step in STEPS if "actions/checkout@" in step.get("uses", "")]
+    assert all(step["with"] == {"persist-credentials": False} for step in checkouts)
     assert all(re.fullmatch(r" # v\d+\.\d+\.\d+", version) for _, version in uses)

@@ -119,7 +119,7 @@ def test_shell_blocks_say_that_they_are(readme: str) -> None:
 
 
 def test_ci_runs_the_command_of_the_readme() -> None:
-    _, command = readmes.take(TEMPLATES, "Work on the template")
+    (command,) = readmes.take(TEMPLATES, "Work on the template", first=1)
     assert command.strip() == "pip install uv && uv run pytest"
     assert command.strip() in (TEMPLATE / ".ci" / "run").read_text().splitlines()
 

@@ -24,8 +24,8 @@ OWNED = """
     alembic/env.py alembic/script.py.mako
     alembic/versions/2026-11-22_create_items_1f0c5e7a9b3d.py
     app/__init__.py app/asyncpg_url.py app/autogenerate.py app/config.py app/database.py
-    app/dependencies.py app/dev.py app/errors.py app/health.py app/main.py app/migrations.py
-    app/urls.py
+    app/dependencies.py app/dev.py app/enums.py app/errors.py app/health.py app/main.py
+    app/migrations.py app/urls.py
     app/items/__init__.py app/items/routes.py app/items/schemas.py app/items/service.py
     app/models/__init__.py app/models/item.py
     tests/conftest.py tests/test_autogenerate.py tests/test_config.py tests/test_database.py
@@ -449,11 +449,15 @@ def verify_names(texts: dict[str, str]) -> list[str]:
     faults = set()
     for importer, tree in trees.items():
         for node in ast.walk(tree) if tree else ():
-            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "app":
+            if not isinstance(node, ast.ImportFrom):
+                continue
+            package = importer.split("/")[: -node.level] if node.level else []
+            source = ".".join([*package, node.module or ""]).rstrip(".")
+            if source.split(".")[0] == "app":
                 wanted = {alias.name for alias in node.names} - {"*"}
                 faults |= {
                     f"{module}: lacks {name}, which {importer} imports"
-                    for module, name in missing_names(str(node.module), wanted, trees)
+                    for module, name in missing_names(source, wanted, trees)
                 }
     return sorted(faults)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import post_gen_project
 import pytest
+import readmes
 from pytest_cookies.plugin import Cookies
 
 TEMPLATE = Path(__file__).resolve().parents[1]
@@ -36,6 +37,17 @@ def pytest_configure(config: pytest.Config) -> None:
         Path(directory).chmod(0o711)
         os.environ["PYTEST_DEBUG_TEMPROOT"] = directory
         config.add_cleanup(lambda: shutil.rmtree(directory, ignore_errors=True))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail a whole run that has left a shell block of the documentation out."""
+    config = session.config
+    asked = config.option.keyword or config.option.collectonly or config.option.lf
+    whole = config.args_source is not config.ArgsSource.ARGS and not asked
+    if whole and config.option.markexpr == "not exhaustive" and not hasattr(config, "workerinput"):
+        for block in readmes.not_taken():
+            print(f"\nno test runs the block in {block}")
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def user_environment() -> dict[str, str]:

@@ -118,6 +118,12 @@ def test_keeping_ends_well_where_nothing_lacks(tmp_path: Path) -> None:
             "settings",
             "lacks get_settings, which app/main.py imports",
         ),
+        (
+            "app/asyncpg_url.py",
+            "unknown_to_asyncpg",
+            "unknown",
+            "lacks unknown_to_asyncpg, which app/urls.py imports",
+        ),
         ("app/models/item.py", "class Item", "class Thing", "lacks Item, which app/items/"),
         (
             "app/database.py",

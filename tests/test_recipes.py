@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import readmes
 from conftest import PROJECT_DIRECTORY, Project, short_directory
 from recipes import FIRST_REVISION, read_recipes, write_revisions
 
@@ -123,7 +124,7 @@ def test_recipes_are_clean_as_they_are_pasted(copied: Project) -> None:
     copied.uv("ruff", "format", "--check")
     tests = "goes_up_down or safe_on_a_busy_table"
     assert "2 passed" in copied.uv("pytest", "-q", "tests/test_migrations.py", "-k", tests)
-    (command,) = re.findall(r"^\$ (.* squawk)$", README.read_text(), re.MULTILINE)
+    (command,) = readmes.take(readmes.GENERATED, "Migrations")
     assert f"{FIRST_REVISION}:head" in command
     assert "Found 0 issues" in copied.run("sh", "-c", command).stdout
 

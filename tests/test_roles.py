@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pexpect
 import pytest
+import readmes
 from conftest import Project, short_directory, user_environment
 from servers import binary, postgresql
 
@@ -468,11 +469,10 @@ def test_the_readmes_commands_prepare_a_server_of_ones_own(
     rules.write_text("local all postgres trust\nlocal all all scram-sha-256\n")
     scratch.ask("SELECT pg_reload_conf()")
 
-    section = (copied.path / "README.md").read_text().split("## Your own PostgreSQL")[1]
-    prepare, use = re.findall(r"```console\n(.*?)```", section, re.DOTALL)[:2]
-    commands = " && ".join(line[2:] for line in prepare.splitlines())
+    prepare, use = readmes.take(readmes.GENERATED, "Your own PostgreSQL")
+    commands = prepare.replace("{{ cookiecutter.__database }}", "my_api")
     terminal = pexpect.spawn(
-        "sh", ["-c", commands], cwd=copied.path, env=scratch.environment, encoding="utf-8"
+        "sh", ["-euc", commands], cwd=copied.path, env=scratch.environment, encoding="utf-8"
     )
     for role in ("app_owner", "app"):
         for prompt in (f'new password for user "{role}": ', "it again: "):
@@ -484,7 +484,7 @@ def test_the_readmes_commands_prepare_a_server_of_ones_own(
 
     host = scratch.environment["PGHOST"]
     (copied.path / ".env").write_text(re.sub(r"localhost:5432(/\w+)", rf"\1?host={host}", env))
-    alembic, serve = (line.removeprefix("$ ").split() for line in use.splitlines())
+    alembic, serve = (line.split() for line in use.splitlines())
     copied.run(*alembic)
     serve += ["--no-reload", "--port", "0"]
     with start(copied, *serve[2:], stderr=subprocess.STDOUT) as process:

@@ -38,7 +38,7 @@ def run_migrations_online() -> None:
             connection=connection,
             target_metadata=target_metadata,
             transaction_per_migration=True,
-            **autogenerate_options(connection),
+            **autogenerate_options(connection, target_metadata),
         )
         with one_at_a_time(config, context.get_context()), context.begin_transaction():
             context.run_migrations()

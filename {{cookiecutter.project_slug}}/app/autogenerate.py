@@ -9,16 +9,19 @@ from typing import Any, Literal
 from alembic.autogenerate import comparators, renderers
 from alembic.autogenerate.api import AutogenContext
 from alembic.operations.ops import (
+    CreateTableOp,
     DropColumnOp,
     DropTableOp,
     MigrateOperation,
     MigrationScript,
     ModifyTableOps,
+    UpgradeOps,
 )
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import CheckConstraint, Connection, Table, text
+from sqlalchemy import CheckConstraint, Column, Connection, Constraint, MetaData, Table, text
+from sqlalchemy.schema import SchemaItem
 
-from app.database import is_of_enum
+from .enums import is_of_enum  # relative, as in migrations.py
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +34,7 @@ NOT_OURS = text("""
 """)
 
 
-def autogenerate_options(connection: Connection) -> dict[str, Any]:
+def autogenerate_options(connection: Connection, metadata: MetaData) -> dict[str, Any]:
     """The arguments of `context.configure` that decide what autogenerate sees."""
 
     @cache
@@ -42,6 +45,18 @@ def autogenerate_options(connection: Connection) -> dict[str, Any]:
     def include_name(name: str | None, kind: str, parents: Mapping[str, str | None]) -> bool:
         """Leave alone the tables of extensions and other schemas, and partitions."""
         return kind != "table" or name not in not_ours()
+
+    def include_object(
+        item: SchemaItem, name: str | None, kind: str, reflected: bool, other: object
+    ) -> bool:
+        """Leave the CHECK constraints of enums to `compare_enums`.
+
+        In another project a CHECK may have no name but the one that PostgreSQL gave it: where
+        a table's model has such, what is in the database alone may well be it.
+        """
+        if reflected and other is None and isinstance(item, CheckConstraint):
+            return all(has_name(check) for check in metadata.tables[item.table.key].constraints)
+        return reflected or not is_of_enum(item)
 
     return {
         # The second one compares the names of CHECK constraints, which `Base` has all named.
@@ -55,11 +70,9 @@ def autogenerate_options(connection: Connection) -> dict[str, Any]:
     }
 
 
-def include_object(
-    item: object, name: str | None, kind: str, reflected: bool, other: object
-) -> bool:
-    """Leave the CHECK constraints of enums to `compare_enums`."""
-    return reflected or not is_of_enum(item)
+def has_name(item: Constraint) -> bool:
+    """Whether this is no CHECK, or one whose model says its name."""
+    return not isinstance(item, CheckConstraint) or isinstance(item.name, str)
 
 
 @comparators.dispatch_for("table")
@@ -83,7 +96,7 @@ def compare_enums(
     for check in checks:
         old, new = texts.get(str(check.name), ""), as_sql(check, context)
         comes_with_column = set(check.columns.keys()) - set(found.columns.keys())
-        if quoted(old) != quoted(new) and not comes_with_column:
+        if has_name(check) and quoted(old) != quoted(new) and not comes_with_column:
             changes.ops.append(RenewCheck(name, str(check.name), old, new))
 
 
@@ -145,10 +158,25 @@ def review(
                 logger.warning("Models and database agree: no revision was written")
                 directives.clear()
             return
+        keep_checks_of_columns(script.upgrade_ops)
         drops = [f"DROPS {what}" for what in find_drops(script.upgrade_ops)]
         for drop in drops:
             logger.warning("The new revision %s: is that meant?", drop)
         migration.opts["template_args"]["drops"] = drops
+
+
+def keep_checks_of_columns(operations: UpgradeOps) -> None:
+    """Give new tables the CHECK constraints of their columns, which Alembic would leave out."""
+    for operation in operations.ops:
+        if isinstance(operation, CreateTableOp):
+            columns = [item for item in operation.columns if isinstance(item, Column)]
+            checks = [
+                CheckConstraint(check.sqltext, name=check.name)
+                for column in columns
+                for check in column.constraints
+                if isinstance(check, CheckConstraint)
+            ]
+            operation.columns = [*operation.columns, *checks]
 
 
 def find_drops(operation: object) -> Iterator[str]:

@@ -2,13 +2,12 @@
 
 import enum
 from datetime import datetime
-from typing import Any, Never, TypeGuard
+from typing import Any, Never
 from uuid import uuid4
 
 from sqlalchemy import (
     URL,
     BigInteger,
-    CheckConstraint,
     Constraint,
     DateTime,
     Enum,
@@ -26,21 +25,11 @@ from sqlalchemy.ext.asyncio import (
 )
 from sqlalchemy.sql import CompoundSelect, Select, visitors
 from sqlalchemy.sql.dml import UpdateBase
-from sqlalchemy.sql.elements import BinaryExpression
-from sqlalchemy.sql.operators import in_op
 from sqlalchemy.sql.selectable import TextualSelect
 
 from app.asyncpg_url import asyncpg_arguments
+from app.enums import is_of_enum
 from app.urls import ConfigurationError
-
-
-def is_of_enum(item: object) -> TypeGuard[CheckConstraint]:
-    """Whether this is the constraint `column IN (values)` that comes with an enum."""
-    return (
-        isinstance(item, CheckConstraint)
-        and isinstance(item.sqltext, BinaryExpression)
-        and item.sqltext.operator is in_op
-    )
 
 
 def other_column(check: Constraint, table: Table) -> str:

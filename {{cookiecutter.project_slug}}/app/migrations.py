@@ -1,4 +1,8 @@
-"""What `alembic/env.py` and readiness share; knows no FastAPI."""
+"""What `alembic/env.py` and readiness share; knows no FastAPI.
+
+Another project can copy this file and those that it and `autogenerate.py` import: they import
+each other relatively, and nothing else of this project.
+"""
 
 import logging
 import os
@@ -20,9 +24,13 @@ from psycopg.errors import InsufficientPrivilege, LockNotAvailable, QueryCancele
 from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, text
 from sqlalchemy.exc import DataError, DBAPIError, OperationalError
 
-from app import ROOT
-from app.urls import ConfigurationError, sync_url
+from .urls import ConfigurationError, sync_url
 
+# Where alembic.ini and .env are, however deep this file is below.
+ROOT = next(
+    (parent for parent in Path(__file__).resolve().parents if (parent / "alembic.ini").is_file()),
+    Path(),
+)
 # Settings of migrations alone, in PostgreSQL's units: how long to wait for another migration,
 # for a lock on a table, which meanwhile stops everybody else, and for a statement.
 DEFAULTS = {

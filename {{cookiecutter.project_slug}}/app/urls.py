@@ -13,7 +13,7 @@ from psycopg.conninfo import make_conninfo
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from app.asyncpg_url import unknown_to_asyncpg
+from .asyncpg_url import unknown_to_asyncpg  # relative, as in migrations.py
 
 ASYNC_DRIVER = "postgresql+asyncpg"
 SYNC_DRIVER = "postgresql+psycopg"

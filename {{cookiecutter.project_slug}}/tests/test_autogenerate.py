@@ -19,6 +19,7 @@ from sqlalchemy import (
     Column,
     Connection,
     Engine,
+    Enum,
     FromClause,
     MetaData,
     NullPool,
@@ -85,6 +86,29 @@ def test_a_check_that_is_only_in_the_model_or_in_the_database_is_found(
     written = Path(script.path).read_text()
     operations = re.findall(r"op\.(create_check|drop)_constraint\(op\.f\('(\w+)'\)", written)
     assert operations[:2] == [("drop", "ck_probes_old"), ("create_check", "ck_probes_new")]
+
+
+def test_a_new_table_has_the_checks_of_its_columns(scratch: Config) -> None:
+    size = Column("size", BigInteger, CheckConstraint("size > 0", name="positive"))
+    with model_of(Table("probes", MetaData(), Column("id", BigInteger, primary_key=True), size)):
+        script = command.revision(scratch, "checks", autogenerate=True)
+    assert isinstance(script, Script)
+    written = Path(script.path).read_text()
+    assert re.findall(r"CheckConstraint\((.*)\)", written) == [
+        "'size > 0', name=op.f('ck_probes_positive')"
+    ]
+
+
+def test_a_check_without_a_name_is_left_to_the_database(
+    scratch: Config, transaction: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a project has it that copied this template's migrations."""
+    monkeypatch.setattr(Base.metadata, "naming_convention", {})
+    kind = Enum("a", "b", native_enum=False, create_constraint=True)
+    key, probe = Column("id", BigInteger, primary_key=True), Column[str]("kind", kind)
+    with model_of(Table("probes", MetaData(), key, probe, CheckConstraint("id > 0"))):
+        Base.metadata.tables["probes"].create(transaction)
+        command.check(scratch)
 
 
 OTHERS = {

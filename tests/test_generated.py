@@ -25,7 +25,8 @@ def test_the_suite_passes_beside_a_hostile_environment(copied: Project) -> None:
     (copied.path / ".env").write_text(
         f"DATABASE_URL=postgresql+asyncpg://u:{SECRET}@localhost:1/prod\nDATABASE_POOLER=nonsense\n"
     )
-    output = copied.uv("pytest", "-q", env={"DATABASE_URL_SYNC": "postgresql://localhost:1/other"})
+    hostile = {"DATABASE_URL_SYNC": "postgresql://localhost:1/other", "ALLOWED_HOSTS": "other"}
+    output = copied.uv("pytest", "-q", env=hostile)
     assert " passed" in output
 
 

@@ -21,7 +21,7 @@ from conftest import (
     tracked,
 )
 
-JINJA = re.compile(r"\{\{|\{%|\{#")
+JINJA = re.compile(r"(?<!\$)\{\{|\{%|\{#")  # `${{ }}` is of a workflow, which is copied
 
 
 def files(directory: Path) -> set[str]:

@@ -238,7 +238,8 @@ class Compose:
 
     def environment(self, service: str) -> dict[str, str]:
         given = self.file["services"][service].get("environment", {})
-        filled = {name: re.sub(r"\$\{(\w+)[^}]*\}", self.secret, v) for name, v in given.items()}
+        known = {n: self.secrets.get(n) if v is None else v for n, v in given.items()}
+        filled = {n: re.sub(r"\$\{(\w+)[^}]*\}", self.secret, v) for n, v in known.items() if v}
         return {
             name: value.replace("@postgres:5432/", f"@127.0.0.1:{self.port}/")
             for name, value in filled.items()
@@ -340,16 +341,21 @@ def serving(image: Image, compose: Compose) -> Iterator[tuple["subprocess.Popen[
 
 
 def test_compose_starts_the_application(image: Image, compose: Compose) -> None:
-    """Twice, as a machine does that is switched on again."""
-    for start in ("first", "second"):
+    """Twice, as a machine does that is switched on again; then with another `.env`."""
+    compose.secrets["ALLOWED_HOSTS"] = "api.example.com"
+    for workers in ("1", "2"):
+        compose.secrets["WEB_CONCURRENCY"] = workers
         compose.prepare_roles()
         migrate = compose.file["services"]["migrate"]["command"]
         finish(image.start(migrate, compose.environment("migrate")))
         with serving(image, compose) as (server, url):
-            assert httpx.get(f"{url}/health/ready").status_code == 200
-            assert httpx.post(f"{url}/items", json={"name": start}).status_code == 201
-            names = [item["name"] for item in httpx.get(f"{url}/items").json()["items"]]
-            assert names[-1] == start
+            ready = httpx.get(f"{url}/health/ready", timeout=30)
+            assert ready.status_code == 200
+            client = httpx.Client(base_url=url, headers={"host": "api.example.com"})
+            assert client.post("/items", json={"name": workers}).status_code == 201
+            names = [item["name"] for item in client.get("/items").json()["items"]]
+            assert names[-1] == workers
+            assert httpx.get(f"{url}/items").status_code == 400
             finish(image.check(url))
             server.send_signal(signal.SIGTERM)
             output, _ = server.communicate(timeout=10)

@@ -16,6 +16,7 @@ from conftest import (
     Project,
     choices,
     faults,
+    findings,
     matrix,
     optional_files,
     tracked,
@@ -41,6 +42,7 @@ def test_each_choice_gives_exactly_its_files_and_env(
     expected = tracked(PROJECT_DIRECTORY) - optional_files() | come
     assert files(project.path) == expected | {".env"}
     assert faults(project.path, **answers) == []
+    assert findings(project.path) == []
     left = [
         name for name in files(project.path) if JINJA.search((project.path / name).read_text())
     ]

@@ -267,3 +267,9 @@ def test_every_constraint_and_index_gets_a_name() -> None:
         "ix_books_year",
         "fk_books_author_id_authors",
     }
+
+
+def test_a_worker_opens_no_more_connections_than_the_readme_counts(engine: AsyncEngine) -> None:
+    pool = create_engine(engine.url).pool
+    assert isinstance(pool, QueuePool)
+    assert pool.size() + pool._max_overflow == 15

@@ -160,6 +160,33 @@ def faults(project: Path, **answers: object) -> list[str]:
     return post_gen_project.verify(project, post_gen_project.unchosen(first | answers))
 
 
+# What finds fault with a file that no test can have carried out; neither asks a server.
+SCHEMA = "check-jsonschema --builtin-schema vendor."
+LINTERS = {
+    "Dockerfile": ["hadolint Dockerfile"],
+    "compose.yaml": [f"{SCHEMA}compose-spec compose.yaml"],
+    ".github/workflows/ci.yml": [
+        f"{SCHEMA}github-workflows .github/workflows/ci.yml",
+        "zizmor --offline --quiet --strict-collection .github",
+    ],
+    ".github/dependabot.yml": [f"{SCHEMA}dependabot .github/dependabot.yml"],
+    ".gitlab-ci.yml": [f"{SCHEMA}gitlab-ci .gitlab-ci.yml"],
+    ".pre-commit-config.yaml": ["prek validate-config .pre-commit-config.yaml"],
+    "pyproject.toml": ["ruff check --no-cache", "ruff format --check --no-cache"],
+}
+
+
+def findings(project: Path) -> list[str]:
+    """What linters say of the files that a project has."""
+    said = []
+    for name in filter(lambda name: (project / name).exists(), LINTERS):
+        for linter in LINTERS[name]:
+            result = subprocess.run(linter.split(), cwd=project, capture_output=True, text=True)
+            if result.returncode:
+                said.append(f"{linter}\n{result.stdout}{result.stderr}")
+    return said
+
+
 def json_default(question: str) -> object:
     default = json.loads((TEMPLATE / "cookiecutter.json").read_text())[question]
     return default[0] if isinstance(default, list) else default

@@ -25,7 +25,7 @@ def test_the_suite_passes_beside_a_hostile_environment(copied: Project) -> None:
         f"DATABASE_URL=postgresql+asyncpg://u:{SECRET}@localhost:1/prod\nDATABASE_POOLER=nonsense\n"
     )
     (command,) = readmes.take(readmes.GENERATED, first=1, last=2)
-    hostile = {"DATABASE_URL_SYNC": "postgresql://localhost:1/other"}
+    hostile = {"DATABASE_URL_SYNC": "postgresql://localhost:1/other", "ALLOWED_HOSTS": "other"}
     assert " passed" in copied.run("sh", "-euc", command, env=hostile).stdout
 
 

@@ -16,12 +16,13 @@ from conftest import (
     Project,
     choices,
     faults,
+    findings,
     matrix,
     optional_files,
     tracked,
 )
 
-JINJA = re.compile(r"\{\{|\{%|\{#")
+JINJA = re.compile(r"(?<!\$)\{\{|\{%|\{#")  # `${{ }}` is of a workflow, which is copied
 
 
 def files(directory: Path) -> set[str]:
@@ -41,6 +42,7 @@ def test_each_choice_gives_exactly_its_files_and_env(
     expected = tracked(PROJECT_DIRECTORY) - optional_files() | come
     assert files(project.path) == expected | {".env"}
     assert faults(project.path, **answers) == []
+    assert findings(project.path) == []
     left = [
         name for name in files(project.path) if JINJA.search((project.path / name).read_text())
     ]

@@ -1,9 +1,10 @@
 """Settings: the environment, then `.env`, as typed values."""
 
+import re
 from functools import cache
 from typing import Annotated, Any, Literal
 
-from pydantic import InstanceOf, ValidationError, model_validator
+from pydantic import InstanceOf, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy import URL
 
@@ -11,6 +12,13 @@ from app import ROOT
 from app.urls import ConfigurationError, async_url, sync_url
 
 DatabaseURL = Annotated[InstanceOf[URL], NoDecode]
+Names = Annotated[list[str], NoDecode]
+
+# As browsers send them, for what is written in another way would never match.
+PATTERNS = {
+    "allowed_hosts": (r"\*|(\*\.)?[a-z0-9._-]+", "api.example.com or *.example.com"),
+    "cors_origins": (r"\*|https?://[a-z0-9._-]+(:\d+)?", "https://www.example.com"),
+}
 
 
 class Settings(BaseSettings):
@@ -20,6 +28,9 @@ class Settings(BaseSettings):
     `database_url_sync` (psycopg) is Alembic's. Both are `sqlalchemy.URL`: `str()` masks
     the password, `url.render_as_string(hide_password=False)` writes it out. The one that
     is not set is derived from the other.
+
+    `allowed_hosts` and `cors_origins` are lists, with commas in between; see
+    `app/middleware.py`.
 
     Raises ConfigurationError, one line for each variable that is wrong.
     """
@@ -31,6 +42,8 @@ class Settings(BaseSettings):
     database_url: DatabaseURL
     database_url_sync: DatabaseURL
     database_pooler: Literal["none", "pgbouncer"] = "none"
+    allowed_hosts: Names = []
+    cors_origins: Names = []
 
     def __init__(self, **values: Any) -> None:
         try:
@@ -39,7 +52,7 @@ class Settings(BaseSettings):
             raise ConfigurationError(f"{ROOT / '.env'} is not UTF-8; save it as such") from None
         except ValidationError as error:
             faults = [f"{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors()]
-            raise ConfigurationError("\n".join(faults)) from None
+            raise ConfigurationError("\n".join(faults).replace("Value error, ", "")) from None
 
     @model_validator(mode="before")
     @classmethod
@@ -51,6 +64,17 @@ class Settings(BaseSettings):
             "database_url": async_url(url, url_sync),
             "database_url_sync": sync_url(url, url_sync, pooler),
         }
+
+    @field_validator(*PATTERNS, mode="before")
+    @classmethod
+    def split_names(cls, value: str | list[str], info: ValidationInfo) -> list[str]:
+        """What stands between commas, if it looks as it should."""
+        names = value.lower().replace(",", " ").split() if isinstance(value, str) else value
+        pattern, example = PATTERNS[str(info.field_name)]
+        for name in names:
+            if not re.fullmatch(pattern, name):
+                raise ValueError(f"{name!r} should look like {example}")
+        return names
 
 
 @cache

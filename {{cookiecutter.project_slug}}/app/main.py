@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from app import ROOT, errors, health
+from app import ROOT, errors, health, middleware
 from app.config import Settings, get_settings
 from app.database import Database, create_engine
 from app.items import routes as items
@@ -25,6 +25,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(health.router)
     app.include_router(items.router)
     errors.install(app)
+    middleware.install(app, app.state.settings)
     return app
 
 

@@ -18,6 +18,9 @@ from .asyncpg_url import unknown_to_asyncpg  # relative, as in migrations.py
 ASYNC_DRIVER = "postgresql+asyncpg"
 SYNC_DRIVER = "postgresql+psycopg"
 
+EXAMPLE_PASSWORD = "change-me"  # noqa: S105 - of .env.example
+LOCAL = {"", "localhost", "127.0.0.1", "::1"}
+
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 
 SEVERAL_HOSTS = re.compile(r"([\w+]+://(?:[^@]*+@)?+)([^/?]*,[^/?]*)(.*)", re.DOTALL)
@@ -97,6 +100,7 @@ def parse(name: str, value: str | URL, driver: str) -> URL:
     if url.drivername != driver:
         raise ConfigurationError(f"{name} has the driver {url.drivername}; {example(driver)}")
     refuse_wrong_parameters(name, url)
+    refuse_example_password(name, url)
     return url
 
 
@@ -115,6 +119,18 @@ def refuse_wrong_parameters(name: str, url: URL) -> None:
     if not re.fullmatch(r"-?\d+", str(timeout)):
         raise ConfigurationError(
             f"{name} has connect_timeout={timeout}; it is a number of seconds"
+        )
+
+
+def refuse_example_password(name: str, url: URL) -> None:
+    """A server elsewhere is not for development, whatever was copied to reach it."""
+    given = url.query.get("host", url.host or "")
+    hosts = given.split(",") if isinstance(given, str) else given
+    elsewhere = [host for host in hosts if host not in LOCAL and host[0] not in "/@"]
+    if url.password == EXAMPLE_PASSWORD and elsewhere:
+        raise ConfigurationError(
+            f"{name} has the password of .env.example, known to all, for {elsewhere[0]}; "
+            "give the role one of its own"
         )
 
 

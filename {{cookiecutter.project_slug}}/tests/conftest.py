@@ -33,9 +33,9 @@ from app.urls import ASYNC_DRIVER, SYNC_DRIVER, ConfigurationError, parse
 # The developer's own database is not for tests: nothing here reads .env, and what asks the
 # environment, as `app.main` does when imported, learns of a server that is not there.
 NOWHERE = make_url(f"{SYNC_DRIVER}://nobody@127.0.0.1:1/nothing_test")
+for name in Settings.model_fields:
+    os.environ.pop(name.upper(), None)
 os.environ["DATABASE_URL_SYNC"] = str(NOWHERE)
-os.environ.pop("DATABASE_URL", None)
-os.environ["DATABASE_POOLER"] = "none"
 Settings.model_config["env_file"] = None
 
 from app.main import create_app, lifespan  # noqa: E402 - reads the environment set above

@@ -5,14 +5,15 @@ from pathlib import Path
 
 import pytest
 from alembic.config import Config
-from sqlalchemy import URL, create_engine
+from dotenv import dotenv_values
+from sqlalchemy import URL, create_engine, make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 
 import app
 from app import ROOT, migrations
 from app.config import Settings, get_settings
 from app.migrations import migration_url
-from app.urls import ConfigurationError, parse
+from app.urls import EXAMPLE_PASSWORD, ConfigurationError, parse
 
 ASYNC = "postgresql+asyncpg://app@db/app"
 SYNC = "postgresql+psycopg://app@db/app"
@@ -22,8 +23,8 @@ PASSWORDS = ["%", "@/:#?&+ ", "100%25", "p%(here)s", "[;'\"\\$`", "пароль�
 @pytest.fixture(autouse=True)
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The project's root, without a .env yet; nothing is set and the shell is elsewhere."""
-    for name in ("DATABASE_URL", "DATABASE_URL_SYNC", "DATABASE_POOLER"):
-        monkeypatch.delenv(name, raising=False)
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
     for module in (app, migrations):
         monkeypatch.setattr(module, "ROOT", tmp_path)
     elsewhere = tmp_path / "elsewhere"
@@ -128,6 +129,59 @@ def test_a_wrong_value_of_another_setting_names_it(monkeypatch: pytest.MonkeyPat
     with pytest.raises(ConfigurationError) as error:
         Settings()
     assert message(error).startswith("DATABASE_POOLER: ")
+
+
+@pytest.mark.parametrize("host", ["db.example.com", "db:5433", "localhost,db", "10.0.0.7"])
+@pytest.mark.parametrize("name", ["DATABASE_URL", "DATABASE_URL_SYNC"])
+def test_the_examples_password_is_for_this_machine(
+    monkeypatch: pytest.MonkeyPatch, name: str, host: str
+) -> None:
+    monkeypatch.setenv(name, f"postgresql://app:{EXAMPLE_PASSWORD}@{host}/app")
+    for read in (Settings, lambda: migration_url(Config())):
+        with pytest.raises(ConfigurationError, match=f"^{name} has the password of .env.example"):
+            read()
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1:5433", "[::1]", "%2Frun", ""])
+def test_it_does_for_development(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    monkeypatch.setenv("DATABASE_URL", f"postgresql://app:{EXAMPLE_PASSWORD}@{host}/app")
+    assert Settings().database_url.password == EXAMPLE_PASSWORD
+
+
+def test_the_example_has_no_other_password() -> None:
+    example = dotenv_values(ROOT / ".env.example")
+    urls = [make_url(str(example[name])) for name in ("DATABASE_URL", "DATABASE_URL_SYNC")]
+    assert {url.password for url in urls} == {EXAMPLE_PASSWORD}
+
+
+def test_lists_have_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", ASYNC)
+    monkeypatch.setenv("ALLOWED_HOSTS", "API.example.com, *.example.org,")
+    monkeypatch.setenv("CORS_ORIGINS", "https://www.example.com,http://localhost:3000")
+    settings = Settings()
+    assert settings.allowed_hosts == ["api.example.com", "*.example.org"]
+    assert settings.cors_origins == ["https://www.example.com", "http://localhost:3000"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "right"),
+    [
+        ("ALLOWED_HOSTS", "https://api.example.com", "api.example.com"),
+        ("ALLOWED_HOSTS", "api.example.com:8000", "api.example.com"),
+        ("ALLOWED_HOSTS", "api.*.com", "*.example.com"),
+        ("CORS_ORIGINS", "https://www.example.com/", "https://www.example.com"),
+        ("CORS_ORIGINS", "https://a.example.com www.example.com", "https://www.example.com"),
+    ],
+)
+def test_a_name_that_would_never_match_is_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, right: str
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", ASYNC)
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError) as error:
+        Settings()
+    assert message(error).startswith(f"{name}: '{value.split()[-1]}' should look like ")
+    assert right in message(error)
 
 
 def test_a_password_among_the_parameters_is_masked_too() -> None:

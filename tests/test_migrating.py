@@ -254,13 +254,13 @@ ONE_LINE = {
     "unknown host": r"DATABASE_URL_SYNC does not connect: .*'nowhere\.invalid'.*\. Check ",
     "port closed": r"DATABASE_URL_SYNC does not connect: .*port 1 failed.*\. Check ",
     "database missing": r'DATABASE_URL_SYNC does not connect: .*"missing" does not exist\. Check ',
-    "wrong wait": r"MIGRATION_WAIT=soon is no interval; it should look like 60s",
-    "wrong lock timeout": r'.*invalid value for parameter "lock_timeout": "soon"',
+    "wrong wait": r"MIGRATION_WAIT=soon is no time; it should look like 60s",
+    "wrong lock timeout": r"MIGRATION_LOCK_TIMEOUT=soon is no time; it should look like 5s",
     "role without rights": r"must be owner of table items: DATABASE_URL_SYNC must name the role",
-    "table busy": r"A lock was not had within 10ms: items is held by process \d+ of .*again",
+    "table busy": r"A lock was not had in time: items is held by process \d+ of .*again",
     "migration under way": r"Another migration still runs after 10ms: process \d+ of ",
     "unknown revision": r"Can't locate revision identified by 'newer' .*: deploy that here too",
-    "two heads": r".*_items_.* and second\.py both come last: .*alembic merge heads",
+    "two heads": r".*_items_.* and second\.py come last: .*alembic merge heads",
 }
 
 

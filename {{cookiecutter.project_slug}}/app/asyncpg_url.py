@@ -28,6 +28,8 @@ def unknown_to_asyncpg(url: URL) -> list[str]:
     known = READ_BY_ASYNCPG | {"connect_timeout"}
     if needs_context(url):
         known = known - NOT_WITH_CONTEXT | OF_CONTEXT
+    if str(url.query.get("host", "")).startswith("/"):  # a socket has no certificate to verify
+        known -= {"channel_binding"}
     return [
         name
         for name, value in url.query.items()

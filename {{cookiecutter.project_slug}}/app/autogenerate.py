@@ -15,11 +15,25 @@ from alembic.operations.ops import (
     MigrateOperation,
     MigrationScript,
     ModifyTableOps,
+    OpContainer,
     UpgradeOps,
 )
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import CheckConstraint, Column, Connection, Constraint, MetaData, Table, text
+from sqlalchemy import (
+    CheckConstraint,
+    Column,
+    Connection,
+    Constraint,
+    Enum,
+    MetaData,
+    String,
+    Table,
+    text,
+)
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import SchemaItem
+from sqlalchemy.types import TypeDecorator
+from sqlalchemy.util import generic_repr
 
 from .enums import is_of_enum  # relative, as in migrations.py
 
@@ -27,9 +41,11 @@ logger = logging.getLogger(__name__)
 
 NOT_OURS = text("""
     SELECT relname FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
-    WHERE relispartition OR nspname <> current_schema() OR EXISTS (
-        SELECT FROM pg_depend
-        WHERE classid = 'pg_class'::regclass AND objid = pg_class.oid AND deptype = 'e'
+    WHERE pg_table_is_visible(pg_class.oid) AND (
+        relispartition OR nspname <> current_schema() OR EXISTS (
+            SELECT FROM pg_depend
+            WHERE classid = 'pg_class'::regclass AND objid = pg_class.oid AND deptype = 'e'
+        )
     )
 """)
 
@@ -61,13 +77,22 @@ def autogenerate_options(connection: Connection, metadata: MetaData) -> dict[str
     return {
         # The second one compares the names of CHECK constraints, which `Base` has all named.
         "autogenerate_plugins": ["alembic.autogenerate.*", "alembic.ext.checkconstraint_byname"],
-        "compare_type": True,
+        "compare_type": compare_type,
         "compare_server_default": True,
         "include_name": include_name,
         "include_object": include_object,
         "process_revision_directives": review,
         "render_item": import_custom_type,
     }
+
+
+def compare_type(
+    context: MigrationContext, found: object, wanted: object, old: object, new: object
+) -> bool | None:
+    """An enum is a string to the database; None leaves all else to Alembic."""
+    if isinstance(new, Enum) and not new.native_enum and isinstance(old, String):
+        return old.length != new.length
+    return None
 
 
 def has_name(item: Constraint) -> bool:
@@ -93,11 +118,16 @@ def compare_enums(
         return
     reflected = context.inspector.get_check_constraints(name, schema=schema)
     texts = {check["name"]: check["sqltext"] for check in reflected}
+    preparer = context.migration_context.dialect.identifier_preparer
     for check in checks:
-        old, new = texts.get(str(check.name), ""), as_sql(check, context)
+        if not has_name(check):
+            continue
+        # As PostgreSQL has it, which is shortened where it is longer than 63 characters.
+        label = str(preparer.format_constraint(check)).strip('"')
+        old, new = texts.get(label, ""), as_sql(check)
         comes_with_column = set(check.columns.keys()) - set(found.columns.keys())
-        if has_name(check) and quoted(old) != quoted(new) and not comes_with_column:
-            changes.ops.append(RenewCheck(name, str(check.name), old, new))
+        if quoted(old) != quoted(new) and not comes_with_column:
+            changes.ops.append(RenewCheck(name, label, old, new))
 
 
 class RenewCheck(MigrateOperation):
@@ -119,10 +149,12 @@ def render_renewal(context: AutogenContext, check: RenewCheck) -> list[str]:
     names = f"op.f({check.name!r}), {check.table!r}"
     lines = [f"op.drop_constraint({names}, type_='check', if_exists=True)"]
     if check.new:
+        # Not the name of a parameter, as :word would be in a text.
+        condition = re.sub(r"(?<![:\w]):(?=\w)", r"\\:", check.new)
         quote = context.migration_context.dialect.identifier_preparer.quote
         validate = f"ALTER TABLE {quote(check.table)} VALIDATE CONSTRAINT {quote(check.name)}"
         lines += [
-            f"op.create_check_constraint({names}, {check.new!r}, postgresql_not_valid=True)",
+            f"op.create_check_constraint({names}, {condition!r}, postgresql_not_valid=True)",
             "with op.get_context().autocommit_block():",
             f"op.execute({validate!r})",
             "",  # ends the block
@@ -130,9 +162,11 @@ def render_renewal(context: AutogenContext, check: RenewCheck) -> list[str]:
     return lines
 
 
-def as_sql(check: CheckConstraint, context: AutogenContext) -> str:
+def as_sql(check: CheckConstraint) -> str:
     options = {"literal_binds": True, "include_table": False}
-    return str(check.sqltext.compile(dialect=context.dialect, compile_kwargs=options))
+    # psycopg's own would double each %.
+    dialect = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]
+    return str(check.sqltext.compile(dialect=dialect, compile_kwargs=options))
 
 
 def quoted(sql: str) -> set[str]:
@@ -140,11 +174,14 @@ def quoted(sql: str) -> set[str]:
     return set(re.findall(r"'((?:[^']|'')*)'", sql))
 
 
-def import_custom_type(kind: str, item: object, context: AutogenContext) -> Literal[False]:
-    """Import the module of a type that is not SQLAlchemy's; then render it as usual."""
+def import_custom_type(kind: str, item: object, context: AutogenContext) -> str | Literal[False]:
+    """Import the module of a type that is not SQLAlchemy's; render it as usual, if that works."""
     module = type(item).__module__
-    if kind == "type" and not module.startswith("sqlalchemy."):
-        context.imports.add(f"import {module}")
+    if kind != "type" or module.startswith("sqlalchemy."):
+        return False
+    context.imports.add(f"import {module}")
+    if isinstance(item, TypeDecorator) and type(item).__repr__ is TypeDecorator.__repr__:
+        return f"{module}.{generic_repr(item)}"  # with its own arguments, not those of `impl`
     return False
 
 
@@ -154,11 +191,15 @@ def review(
     """Write no revision that changes nothing; warn of one that drops something."""
     for script in directives:
         if script.upgrade_ops is None or script.upgrade_ops.is_empty():
-            if script.message is not None:  # `alembic check` has none, and reads what is empty
+            # `alembic check` reads what is empty.
+            command_line = migration.config.cmd_opts if migration.config else None
+            if getattr(command_line, "autogenerate", script.message is not None):
                 logger.warning("Models and database agree: no revision was written")
                 directives.clear()
             return
         keep_checks_of_columns(script.upgrade_ops)
+        for operations in (script.upgrade_ops, script.downgrade_ops):
+            put_renewals_first(operations)
         drops = [f"DROPS {what}" for what in find_drops(script.upgrade_ops)]
         for drop in drops:
             logger.warning("The new revision %s: is that meant?", drop)
@@ -177,6 +218,19 @@ def keep_checks_of_columns(operations: UpgradeOps) -> None:
                 if isinstance(check, CheckConstraint)
             ]
             operation.columns = [*operation.columns, *checks]
+
+
+def put_renewals_first(operations: OpContainer | None) -> None:
+    """Commit in the middle before all else, so that a revision can be run again from there."""
+    if operations is None:
+        return
+    tables = [table for table in operations.ops if isinstance(table, ModifyTableOps)]
+    renewals = []
+    for table in tables:
+        found = [change for change in table.ops if isinstance(change, RenewCheck)]
+        table.ops = [change for change in table.ops if not isinstance(change, RenewCheck)]
+        renewals += [ModifyTableOps(table.table_name, found, schema=table.schema)] * bool(found)
+    operations.ops = [*renewals, *operations.ops]
 
 
 def find_drops(operation: object) -> Iterator[str]:

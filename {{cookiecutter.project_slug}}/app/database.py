@@ -17,6 +17,7 @@ from sqlalchemy import (
     event,
     orm,
 )
+from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import (
     AsyncConnection,
     AsyncEngine,
@@ -39,6 +40,14 @@ def other_column(check: Constraint, table: Table) -> str:
     """
     columns = check.columns.keys() if is_of_enum(check) else []
     return "".join(f"{name}_" for name in columns if name != check.name)
+
+
+def enum_values(members: type[enum.Enum]) -> list[str]:
+    """What the database holds: the values, not their names."""
+    values = [member.value for member in members]
+    if not all(isinstance(value, str) for value in values):
+        raise ArgumentError(f"the values of {members.__qualname__} must be strings")
+    return values
 
 
 class Base(orm.DeclarativeBase):
@@ -65,7 +74,7 @@ class Base(orm.DeclarativeBase):
             native_enum=False,
             create_constraint=True,
             length=None,
-            values_callable=lambda members: [member.value for member in members],
+            values_callable=enum_values,
         ),
         str: Text,
     }

@@ -2,7 +2,7 @@
 
 from typing import TypeGuard
 
-from sqlalchemy import CheckConstraint
+from sqlalchemy import CheckConstraint, Enum
 from sqlalchemy.sql.elements import BinaryExpression
 from sqlalchemy.sql.operators import in_op
 
@@ -13,4 +13,5 @@ def is_of_enum(item: object) -> TypeGuard[CheckConstraint]:
         isinstance(item, CheckConstraint)
         and isinstance(item.sqltext, BinaryExpression)
         and item.sqltext.operator is in_op
+        and all(isinstance(column.type, Enum) for column in item.columns)
     )

@@ -20,9 +20,14 @@ from alembic.script import ScriptDirectory
 from alembic.script.revision import MultipleHeads, ResolutionError
 from alembic.util import CommandError
 from dotenv import dotenv_values
-from psycopg.errors import InsufficientPrivilege, LockNotAvailable, QueryCanceled
+from psycopg.errors import (
+    InsufficientPrivilege,
+    InvalidSchemaName,
+    LockNotAvailable,
+    QueryCanceled,
+)
 from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, text
-from sqlalchemy.exc import DataError, DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from .urls import ConfigurationError, sync_url
 
@@ -63,12 +68,22 @@ def migration_url(config: Config) -> URL:
 
 def environment() -> dict[str, str]:
     """The variables that are set, in the environment or else in `.env`."""
-    return DEFAULTS | {
+    try:
+        in_file = dotenv_values(ROOT / ".env")
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{ROOT / '.env'} is not UTF-8; save it as such") from None
+    values = DEFAULTS | {
         name.upper(): value
-        for source in (dotenv_values(ROOT / ".env"), os.environ)
+        for source in (in_file, os.environ)
         for name, value in source.items()
         if value
     }
+    for name, default in DEFAULTS.items():
+        if not re.fullmatch(r"0|\d+(ms|s|min|h|d)", values[name]):
+            raise ConfigurationError(
+                f"{name}={values[name]} is no time; it should look like {default}, 500ms or 5min"
+            )
+    return values
 
 
 @contextmanager
@@ -112,13 +127,15 @@ def explain(error: CommandError | DBAPIError, config: Config) -> str | None:
             )
         return str(error)
     reason = str(error.orig).strip().splitlines()[0]
-    if isinstance(error.orig, InsufficientPrivilege):
+    if isinstance(error.orig, InsufficientPrivilege | InvalidSchemaName):
         return (
             f"{reason}: DATABASE_URL_SYNC must name the role that owns the schema, and what only "
             "a superuser can do goes into roles.sql"
         )
-    if isinstance(error.orig, QueryCanceled):
+    if isinstance(error.orig, QueryCanceled) and "statement timeout" in reason:
         return f"{reason}: the revision needs a longer one than MIGRATION_STATEMENT_TIMEOUT"
+    if error.connection_invalidated:
+        return f"The connection was lost: {reason}. The revision must be run again"
     if error.statement is None:
         return (
             f"DATABASE_URL_SYNC does not connect: {reason}. Check what it says, and that the "
@@ -133,15 +150,17 @@ def describe_heads(scripts: ScriptDirectory) -> str | None:
     if len(heads) < 2:
         return None
     files = " and ".join(Path(head.path).name for head in heads)
-    return f"{files} both come last: join them with `alembic merge heads -m 'merge branches'`"
+    return f"{files} come last: join them with `alembic merge heads -m 'merge branches'`"
 
 
 def create_migration_engine(config: Config) -> Engine:
     """An engine on psycopg that keeps no connection, with the timeouts of migrations."""
     url = migration_url(config)
+    # What `alembic current --verbose` prints is the URL: it masks the password, not this one.
+    secret = {name: url.query[name] for name in ("sslpassword",) if name in url.query}
     return create_engine(
-        url.difference_update_query(["options"]),
-        connect_args={"options": f"{timeouts()} {url.query.get('options', '')}"},
+        url.difference_update_query(["options", "sslpassword"]),
+        connect_args={"options": f"{timeouts()} {url.query.get('options', '')}", **secret},
         poolclass=NullPool,
     )
 
@@ -149,14 +168,16 @@ def create_migration_engine(config: Config) -> Engine:
 def timeouts() -> str:
     """Timeouts as options of the connection: a SET would open a transaction too early.
 
-    The last one has the server notice within a second that this process was killed, and
-    end a statement that would hold its locks to the end.
+    The check has the server notice within a second that this process was killed, and end a
+    statement that would hold its locks to the end.
     """
     values = environment()
+    # A server on Windows cannot tell whether its client is there.
+    check = "" if os.name == "nt" else "-c client_connection_check_interval=1s "
     return (
         f"-c lock_timeout={values['MIGRATION_LOCK_TIMEOUT']} "
         f"-c statement_timeout={values['MIGRATION_STATEMENT_TIMEOUT']} "
-        "-c client_connection_check_interval=1s"
+        f"{check}-c idle_session_timeout=0"  # or it would end the connection that has the lock
     )
 
 
@@ -169,6 +190,7 @@ HOLDER = text("""
 BLOCKERS = text("""
     SELECT DISTINCT relname, pid FROM pg_locks JOIN pg_class ON pg_class.oid = relation
     WHERE granted AND relname = ANY(:words) AND pid <> pg_backend_pid()
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
 """)
 PROCESS = text("""
     SELECT format('process %s of %s%s%s', pid, usename, ' from ' || nullif(application_name, ''),
@@ -183,7 +205,7 @@ def one_at_a_time(config: Config, migration: MigrationContext) -> Iterator[None]
 
     The lock belongs to a connection of its own, in autocommit, and is polled: a blocking
     wait is a transaction, for whose end CREATE INDEX CONCURRENTLY would wait in turn.
-    Nothing is locked on a connection of the caller's, nor to only look.
+    Nothing is locked on a connection of the caller's, nor for `alembic current`.
 
     Raises CommandError, one line, when a lock is not had in time.
     """
@@ -202,16 +224,17 @@ def one_at_a_time(config: Config, migration: MigrationContext) -> Iterator[None]
             if not isinstance(error.orig, LockNotAvailable):
                 raise
             raise CommandError(describe_blockers(lock, error.statement or "")) from error
+        try:
+            lock.execute(text("SELECT"))
+        except DBAPIError as error:
+            raise CommandError(
+                "The connection that kept others from migrating was lost: look whether one did"
+            ) from error
 
 
 def acquire(lock: Connection, key: str, wait: str) -> None:
     """Poll for an advisory lock, telling once who has it."""
-    try:
-        seconds = lock.scalar(text("SELECT extract(epoch FROM :wait ::interval)"), {"wait": wait})
-    except DataError:
-        raise CommandError(
-            f"MIGRATION_WAIT={wait} is no interval; it should look like 60s"
-        ) from None
+    seconds = lock.scalar(text("SELECT extract(epoch FROM :wait ::interval)"), {"wait": wait})
     deadline = time.monotonic() + float(seconds)
     told = False
     while not lock.scalar(TRY_LOCK, {"key": key}):
@@ -230,9 +253,8 @@ def describe_blockers(lock: Connection, statement: str) -> str:
         f"{table} is held by {lock.scalar(PROCESS, {'pid': pid})}"
         for table, pid in lock.execute(BLOCKERS, {"words": re.findall(r"\w+", statement)})
     ]
-    timeout = environment()["MIGRATION_LOCK_TIMEOUT"]
-    reason = "; ".join(held) or "whoever had it has gone"
-    return f"A lock was not had within {timeout}: {reason}. The revision must be run again"
+    reason = "; ".join(held) or "whose it is cannot be told any more"
+    return f"A lock was not had in time: {reason}. The revision must be run again"
 
 
 @cache

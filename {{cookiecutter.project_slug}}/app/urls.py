@@ -88,8 +88,8 @@ def parse(name: str, value: str | URL, driver: str) -> URL:
     """
     try:
         url = read(value)
-        if "@" in (url.host or ""):  # of a password that was not encoded: do not show the rest
-            raise ValueError
+        if isinstance(value, str) and value.partition("?")[0].count("@") > 1:
+            raise ValueError  # a password that was not encoded; no message is to show a part of it
     except (ArgumentError, ValueError):
         raise ConfigurationError(
             f"{name} cannot be read as a URL; {example(driver)}, "
@@ -115,6 +115,9 @@ def refuse_wrong_parameters(name: str, url: URL) -> None:
     mode = url.query.get("sslmode", "prefer")
     if mode not in SSL_MODES:
         raise ConfigurationError(f"{name} has sslmode={mode}; it is one of {', '.join(SSL_MODES)}")
+    port = url.query.get("port", "5432")
+    if not re.fullmatch(r"\d+(,\d+)*", str(port)):
+        raise ConfigurationError(f"{name} has port={port}; it is a number")
     timeout = url.query.get("connect_timeout", "0")
     if not re.fullmatch(r"-?\d+", str(timeout)):
         raise ConfigurationError(

@@ -99,6 +99,8 @@ def test_no_url_names_the_variable_and_a_value() -> None:
         "mysql://app:hunter2@db/app",
         "postgresql://app:hunter2@db:port/app",
         "postgresql://app:hunter2@hunter2@db/app",
+        "postgresql://app:hunter2@hunter2,hunter2@db/app",
+        "postgresql://app:hunter2@hunter2/hunter2@db/app",
         "app:hunter2@db/app",
         "hunter2",
     ],

@@ -222,6 +222,7 @@ def test_what_asyncpg_does_anyway_is_left_out_there(parameters: str) -> None:
         "require_auth=scram-sha-256",
         "gssencmode=require",
         "requirepeer=postgres",
+        "host=/tmp&channel_binding=require",
         "hostaddr=127.0.0.1",
         "channel_binding=require&ssl_min_protocol_version=TLSv1.3",
         "sslrootcert=system&sslcrl=revoked.crl",
@@ -249,7 +250,9 @@ def test_what_postgresql_does_not_know_is_refused(parameter: str) -> None:
         assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("parameter", ["sslmode=no-verify", "ssl=false", "connect_timeout=soon"])
+@pytest.mark.parametrize(
+    "parameter", ["sslmode=no-verify", "ssl=false", "connect_timeout=soon", "port=abc"]
+)
 def test_a_wrong_value_is_refused(parameter: str) -> None:
     with pytest.raises(ConfigurationError, match=r"^DATABASE_URL has "):
         async_url(f"postgresql://u:{SECRET}@db/d?{parameter}", None)

@@ -108,7 +108,8 @@ class Image:
     def copy(self, *arguments: str) -> None:
         match arguments:
             case ["--from=uv", "/uv", "/usr/local/bin/"]:
-                self.tools["uv"] = str(shutil.which("uv"))
+                # `uv run` tells its own path; on PATH there may be a script that needs a shell.
+                self.tools["uv"] = os.environ.get("UV") or str(shutil.which("uv"))
             case ["--from=build", source, target]:
                 built = self.root.with_name("build") / source.lstrip("/")
                 shutil.copytree(built, self.here(target), symlinks=True)
@@ -214,7 +215,7 @@ def test_the_image_holds_no_development_dependency_and_no_uv(image: Image) -> No
     names = set(re.findall(r'"([\w-]+)>=', groups.split("[build-system]")[0]))
     found = {p.name.split("-")[0] for p in image.root.rglob("*.dist-info")}
     assert "fastapi" in found
-    assert {name.replace("-", "_") for name in names} & found == {"httpx"} & found
+    assert {name.replace("-", "_") for name in names} & found == set()
     assert image.tools.keys() == {"python", "chmod"}
 
 

@@ -49,6 +49,12 @@ def test_each_choice_gives_exactly_its_files_and_env(
     assert left == []
 
 
+def test_nothing_of_an_option_comes_without_it(bake: Bake) -> None:
+    names = files(bake(docker=False, ci="none").path)
+    tools = re.compile("docker|compose|github|gitlab|pre-commit", re.IGNORECASE)
+    assert [name for name in names if tools.search(name)] == []
+
+
 def test_every_choice_brings_files_and_no_files_come_without_one() -> None:
     assert {option for option, _ in post_gen_project.OPTIONAL} == choices().keys()
     for option, value in post_gen_project.OPTIONAL:

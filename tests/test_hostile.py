@@ -18,6 +18,10 @@ from dotenv import dotenv_values
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
+VARIABLES = {
+    *("DATABASE_URL", "DATABASE_URL_SYNC"),
+    *("POSTGRES_PASSWORD", "APP_OWNER_PASSWORD", "APP_PASSWORD"),
+}
 QUESTIONS = json.loads((TEMPLATE / "cookiecutter.json").read_text(encoding="utf-8"))
 NASTY = [
     "'",
@@ -160,7 +164,7 @@ def assert_whole(project: Path, name: str, slug: str, description: str) -> None:
     lines = (project / "README.md").read_text("utf-8").split("\n")
     assert (lines[0], lines[2]) == (f"# {name}", description)
     for file in (".env", ".env.example"):
-        assert dotenv_values(project / file).keys() == {"DATABASE_URL", "DATABASE_URL_SYNC"}
+        assert dotenv_values(project / file).keys() == VARIABLES
     for path in project.rglob("*.py"):
         compile(path.read_bytes(), str(path), "exec")
 

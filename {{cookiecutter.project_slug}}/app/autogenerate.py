@@ -180,7 +180,12 @@ def import_custom_type(kind: str, item: object, context: AutogenContext) -> str 
     if kind != "type" or module.startswith("sqlalchemy."):
         return False
     context.imports.add(f"import {module}")
-    if isinstance(item, TypeDecorator) and type(item).__repr__ is TypeDecorator.__repr__:
+    own = type(item)
+    if (
+        isinstance(item, TypeDecorator)
+        and own.__init__ is not TypeDecorator.__init__
+        and own.__repr__ is TypeDecorator.__repr__
+    ):
         return f"{module}.{generic_repr(item)}"  # with its own arguments, not those of `impl`
     return False
 

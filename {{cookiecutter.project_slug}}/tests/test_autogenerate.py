@@ -23,6 +23,7 @@ from sqlalchemy import (
     FromClause,
     MetaData,
     NullPool,
+    String,
     Table,
     Text,
     create_engine,
@@ -297,6 +298,17 @@ class Money(TypeDecorator[str]):
         self.currency, self.digits = currency, digits
 
 
+class Code(TypeDecorator[str]):
+    """Another, whose arguments are those of its `impl`."""
+
+    impl = String
+    cache_ok = True
+
+
 def test_the_module_of_a_custom_type_is_imported(scratch: Config) -> None:
-    table = Table("probes", MetaData(), Column("price", Money("EUR", digits=4)))
-    assert "Money('EUR', digits=4)" in migrate(scratch, table)
+    table = Table(
+        "probes", MetaData(), Column("price", Money("EUR", digits=4)), Column("code", Code(3))
+    )
+    written = migrate(scratch, table)
+    assert "Money('EUR', digits=4)" in written
+    assert "Code(length=3)" in written

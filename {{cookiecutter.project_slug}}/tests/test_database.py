@@ -1,6 +1,10 @@
 """Sessions: what they commit and when, and what a read-only one refuses."""
 
-from collections.abc import Awaitable, Callable, MutableMapping
+import asyncio
+from asyncio import StreamReader, StreamWriter
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -33,6 +37,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from app.database import Base, Database, ReadOnlyViolation
 from app.database import create_engine as create_async_engine
 from app.dependencies import ReadSession, Session
+from app.urls import ASYNC_DRIVER
 
 
 class Scratch(DeclarativeBase):
@@ -166,6 +171,60 @@ async def test_a_read_session_opens_no_transaction(engine: AsyncEngine) -> None:
     async with Database(engine).read_sessions() as session:
         first, second = [await session.scalar(select(func.now())) for _ in range(2)]
     assert first != second  # now() is when the transaction began
+
+
+@asynccontextmanager
+async def overheard(url: URL) -> AsyncIterator[tuple[URL, Counter[bytes]]]:
+    """The way to `url` by a proxy, and what kinds of messages the server has sent there."""
+    messages: Counter[bytes] = Counter()
+
+    async def to_server(client: StreamReader, server: StreamWriter) -> None:
+        while data := await client.read(65536):
+            server.write(data)
+        server.close()
+
+    async def to_client(server: StreamReader, client: StreamWriter) -> None:
+        while head := await server.read(1):
+            length = await server.readexactly(4)
+            client.write(head + length + await server.readexactly(int.from_bytes(length) - 4))
+            messages[head] += 1
+        client.close()
+
+    async def serve(client: StreamReader, to: StreamWriter) -> None:
+        host, port = str(url.query.get("host", url.host)), url.port or 5432
+        if host.startswith("/"):
+            server, writer = await asyncio.open_unix_connection(f"{host}/.s.PGSQL.{port}")
+        else:
+            server, writer = await asyncio.open_connection(host, port)
+        await asyncio.gather(to_server(client, writer), to_client(server, to))
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as proxy:
+        port = proxy.sockets[0].getsockname()[1]
+        yield url.set(host="127.0.0.1", port=port, query={"sslmode": "disable"}), messages
+
+
+async def test_a_read_is_one_round_trip_and_a_write_three(fresh_url: URL) -> None:
+    """The server says ReadyForQuery at the end of each."""
+    Scratch.metadata.create_all(create_engine(fresh_url, poolclass=NullPool))
+    async with overheard(fresh_url.set(drivername=ASYNC_DRIVER)) as (url, messages):
+        engine = create_async_engine(url)
+        database = Database(engine)
+
+        async def read() -> None:
+            async with database.read_sessions() as session:
+                await session.scalars(select(Note))
+
+        async def write() -> None:
+            async with database.sessions.begin() as session:
+                session.add(Note(body="new"))
+
+        trips = {}
+        for action in (read, write) * 2:  # the first time statements are prepared, too
+            before = messages[b"Z"]
+            await action()
+            trips[action] = messages[b"Z"] - before
+        await engine.dispose()
+    assert trips == {read: 1, write: 3}
 
 
 NO_SELECTS = {

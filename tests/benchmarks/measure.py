@@ -23,6 +23,14 @@ def generate(directory: Path, template: Path) -> Path:
     return directory / "my-api"
 
 
+def inside(work: Path, benchmark: Callable[[Path], None]) -> None:
+    """Call it with a project inside `uv run dev`, where URLs name the same database."""
+    project = generate(work, TEMPLATE)
+    script = benchmark.__code__.co_filename
+    command = ["uv", "run", "--quiet", "dev", sys.executable, script, benchmark.__name__]
+    subprocess.run([*command, str(project)], cwd=project, env=ENVIRONMENT, check=True)
+
+
 def compare(
     name: str,
     first: Callable[[], object],

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from measure import ENVIRONMENT, TEMPLATE, compare, generate, report, run
+from measure import compare, report, run
 
 FIRST_REVISION = "1f0c5e7a9b3d"
 REVISION = """from alembic import op
@@ -34,13 +34,6 @@ CONCURRENT = (
 )
 CONFIGURE = "connection=connection, target_metadata=target_metadata"
 PER_MIGRATION = ", transaction_per_migration=True"
-
-
-def inside(work: Path, name: str) -> None:
-    """Call a function of this module inside `uv run dev`, where URLs name the same database."""
-    project = generate(work, TEMPLATE)
-    command = ["uv", "run", "--quiet", "dev", sys.executable, __file__, name, str(project)]
-    subprocess.run(command, cwd=project, env=ENVIRONMENT, check=True)
 
 
 def write_revisions(versions: Path, number: int, bodies: tuple[str, str] = SMALL) -> str:

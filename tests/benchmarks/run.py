@@ -13,7 +13,8 @@ import time
 from pathlib import Path
 
 import migrating
-from measure import ENVIRONMENT, TEMPLATE, answers, compare, generate, report, run
+import serving
+from measure import ENVIRONMENT, TEMPLATE, answers, compare, generate, inside, report, run
 
 
 def generation(work: Path) -> None:
@@ -84,7 +85,8 @@ BENCHMARKS = [generation, first_response, suite, recipes]
 
 
 def main() -> None:
-    every = [*BENCHMARKS, *migrating.BENCHMARKS]
+    modules = [migrating, serving]
+    every = BENCHMARKS + [benchmark for module in modules for benchmark in module.BENCHMARKS]
     chosen = [benchmark for benchmark in every if benchmark.__name__ in sys.argv[1:]]
     if not chosen:
         print("Name one or more:")
@@ -95,7 +97,7 @@ def main() -> None:
             if benchmark in BENCHMARKS:
                 benchmark(Path(directory))
             else:
-                migrating.inside(Path(directory), benchmark.__name__)
+                inside(Path(directory), benchmark)
 
 
 if __name__ == "__main__":

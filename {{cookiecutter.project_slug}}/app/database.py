@@ -103,12 +103,15 @@ class ReadOnlySession(orm.Session):
     bulk_save_objects = bulk_insert_mappings = bulk_update_mappings = connection
 
 
+SELECTING = (Select, CompoundSelect)
+WRITING = (UpdateBase, TextualSelect)  # which a SELECT can hold in a CTE
+
+
 @event.listens_for(ReadOnlySession, "do_orm_execute")
 def refuse_all_but_select(state: orm.ORMExecuteState) -> None:
     statement = state.statement
-    # A SELECT can still write, through a CTE that holds INSERT, UPDATE, DELETE or raw text.
-    if not isinstance(statement, Select | CompoundSelect) or any(
-        isinstance(part, UpdateBase | TextualSelect) for part in visitors.iterate(statement)
+    if not isinstance(statement, SELECTING) or any(
+        isinstance(part, WRITING) for part in visitors.iterate(statement)
     ):
         raise ReadOnlyViolation("a read-only session runs SELECT only: use Session to change data")
 

@@ -13,9 +13,12 @@ async def get_session(request: Request) -> AsyncIterator[AsyncSession]:
 
 
 async def get_read_session(request: Request) -> AsyncIterator[AsyncSession]:
-    async with request.app.state.database.read_sessions() as session:
+    session: AsyncSession = request.app.state.database.read_sessions()
+    try:
         yield session
-        await session.flush()  # refuses changes, which would be lost without a word
+        session.sync_session.flush()  # refuses changes, which would be lost without a word
+    finally:
+        await session.close()
 
 
 # scope="function" ends the dependency, and so the transaction, before the response is

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 VARIABLES = {
     *("DATABASE_URL", "DATABASE_URL_SYNC"),
-    *("POSTGRES_PASSWORD", "APP_OWNER_PASSWORD", "APP_PASSWORD"),
+    *("APP_OWNER_PASSWORD", "APP_PASSWORD"),
 }
 QUESTIONS = json.loads((TEMPLATE / "cookiecutter.json").read_text(encoding="utf-8"))
 NASTY = [

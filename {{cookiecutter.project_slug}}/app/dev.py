@@ -120,7 +120,7 @@ def postgres(directory: Path) -> Iterator[PostgresServer]:
 @contextmanager
 def signals_held() -> Iterator[None]:
     """Have signals wait until the end of this block, for this process and its children."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
+    if sys.platform == "win32":
         yield
         return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)

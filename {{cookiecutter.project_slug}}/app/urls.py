@@ -127,7 +127,7 @@ def refuse_wrong_parameters(name: str, url: URL) -> None:
 
 def refuse_example_password(name: str, url: URL) -> None:
     """A server elsewhere is not for development, whatever was copied to reach it."""
-    given = url.query.get("host", url.host or "")
+    given = url.query.get("hostaddr") or url.query.get("host", url.host or "")
     hosts = given.split(",") if isinstance(given, str) else given
     elsewhere = [host for host in hosts if host not in LOCAL and host[0] not in "/@"]
     if url.password == EXAMPLE_PASSWORD and elsewhere:

@@ -133,12 +133,18 @@ def test_a_wrong_value_of_another_setting_names_it(monkeypatch: pytest.MonkeyPat
     assert message(error).startswith("DATABASE_POOLER: ")
 
 
-@pytest.mark.parametrize("host", ["db.example.com", "db:5433", "localhost,db", "10.0.0.7"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        *("db.example.com/app", "db:5433/app", "localhost,db/app", "10.0.0.7/app"),
+        *("/app?host=db", "localhost/app?hostaddr=10.0.0.7"),
+    ],
+)
 @pytest.mark.parametrize("name", ["DATABASE_URL", "DATABASE_URL_SYNC"])
 def test_the_examples_password_is_for_this_machine(
-    monkeypatch: pytest.MonkeyPatch, name: str, host: str
+    monkeypatch: pytest.MonkeyPatch, name: str, place: str
 ) -> None:
-    monkeypatch.setenv(name, f"postgresql://app:{EXAMPLE_PASSWORD}@{host}/app")
+    monkeypatch.setenv(name, f"postgresql://app:{EXAMPLE_PASSWORD}@{place}")
     for read in (Settings, lambda: migration_url(Config())):
         with pytest.raises(ConfigurationError, match=f"^{name} has the password of .env.example"):
             read()

@@ -75,6 +75,12 @@ def tracked(directory: Path) -> set[str]:
     return {name for name in names if name and (directory / name).exists()}
 
 
+def git(directory: Path, *arguments: str) -> str:
+    command = ["git", "-c", "user.name=Test", "-c", "user.email=test@example.com", *arguments]
+    result = subprocess.run(command, cwd=directory, check=True, capture_output=True, text=True)
+    return result.stdout
+
+
 @dataclass(frozen=True)
 class Project:
     """A generated project and the commands run in it."""
@@ -107,6 +113,18 @@ class Project:
         """`uv run COMMAND`; its output and errors together."""
         result = self.run("uv", "run", "--quiet", *command, check=check, env=env)
         return result.stdout + result.stderr
+
+    def start(self, *command: str, stderr: int | None = None) -> "subprocess.Popen[str]":
+        """`uv run COMMAND`, whose input and output are the caller's."""
+        return subprocess.Popen(
+            ["uv", "run", "--quiet", *command],
+            cwd=self.path,
+            env=user_environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+        )
 
     def copy(self, target: Path) -> "Project":
         """The project elsewhere, to be changed; its environment is made anew."""
@@ -176,12 +194,18 @@ LINTERS = {
 }
 
 
+def tool(command: str) -> list[str]:
+    """A command whose program was installed with these tests."""
+    program, *options = command.split()
+    return [str(Path(sys.executable).with_name(program)), *options]
+
+
 def findings(project: Path) -> list[str]:
     """What linters say of the files that a project has."""
     said = []
     for name in filter(lambda name: (project / name).exists(), LINTERS):
         for linter in LINTERS[name]:
-            result = subprocess.run(linter.split(), cwd=project, capture_output=True, text=True)
+            result = subprocess.run(tool(linter), cwd=project, capture_output=True, text=True)
             if result.returncode:
                 said.append(f"{linter}\n{result.stdout}{result.stderr}")
     return said
@@ -204,6 +228,31 @@ def baked(cookies_session: Cookies) -> Project:
     return bake_with(cookies_session, {})
 
 
+def interpreters(but_this: bool = False) -> list[str]:
+    """Each Python from 3.11 on that this machine has: on PATH, or kept by pyenv.
+
+    All other tests of generated projects run on this one.
+    """
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    found = {}
+    for minor in range(11, 15):
+        if but_this and minor == sys.version_info.minor:
+            continue
+        candidates = [
+            f"python3.{minor}",
+            *map(str, pyenv.glob(f"versions/3.{minor}.*/bin/python")),
+        ]
+        for candidate in candidates:
+            command = [candidate, "-c", "import sys; print(sys.executable)"]
+            try:
+                result = subprocess.run(command, capture_output=True, text=True)
+            except FileNotFoundError:
+                continue
+            if result.returncode == 0:
+                found[minor] = result.stdout.strip()
+    return list(found.values())
+
+
 def short_directory() -> Path:
     """A new directory near the root, where a socket's address is not too long."""
     return Path(tempfile.mkdtemp(dir=os.environ["PYTEST_DEBUG_TEMPROOT"]))
@@ -224,6 +273,21 @@ def copied(baked: Project) -> Project:
     return baked.copy(short_directory())
 
 
+def move_on(template: Path) -> None:
+    """The next release: a file changed, one new, one gone, a floor raised."""
+    product = Project(template / PROJECT_DIRECTORY.name)
+    product.replace("app/health.py", "TIMEOUT = 5", "TIMEOUT = 7")
+    product.replace("pyproject.toml", "fastapi>=0.121.0", "fastapi>=0.122.0")
+    (product.path / "app" / "clock.py").write_text('"""What time it is."""\n')
+    (product.path / "tests" / "test_health.py").unlink()
+    hooks = Project(template / "hooks")
+    hooks.replace("post_gen_project.py", "app/config.py", "app/clock.py app/config.py")
+    hooks.replace("post_gen_project.py", "tests/test_health.py", "")
+    git(template, "add", "--all")
+    git(template, "commit", "--quiet", "--message", "Second")
+    git(template, "tag", "v2")
+
+
 @pytest.fixture
 def template_repository(tmp_path: Path) -> Path:
     """This template as a git repository with one commit."""
@@ -232,9 +296,8 @@ def template_repository(tmp_path: Path) -> Path:
         target = repository / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(TEMPLATE / name, target)
-    git = ["git", "-c", "user.name=Test", "-c", "user.email=test@example.com"]
     for command in ("init -q", "add --all", "commit -q --message First"):
-        subprocess.run([*git, *command.split()], cwd=repository, check=True)
+        git(repository, *command.split())
     return repository
 
 

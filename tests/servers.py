@@ -1,5 +1,6 @@
-"""Debian's PostgreSQL, for what the embedded one cannot do: TCP, TLS, passwords."""
+"""The PostgreSQL of a test's own: a project's, or Debian's with TCP, TLS and passwords."""
 
+import json
 import os
 import shutil
 import socket
@@ -15,6 +16,30 @@ import trustme
 ACCOUNT = "postgres" if os.name == "posix" and os.geteuid() == 0 else None
 
 CLOSED_PORT = 1  # where nobody listens
+
+
+# What a project's Python runs.
+PRINT_ENVIRONMENT = "import json, os, sys; print(json.dumps(dict(os.environ)), flush=True);"
+SERVER = """
+import os, sys
+from pathlib import Path
+from app.dev import start
+
+server = start(Path(sys.argv[1]))
+os.environ["PGHOST"] = str(server.get_postmaster_info().socket_dir)
+os.environ["PGUSER"] = "postgres"
+os.environ["PATH"] = f"{server.bin_path}:{os.environ['PATH']}"
+"""
+
+
+@contextmanager
+def environment_of(process: subprocess.Popen[str]) -> Iterator[dict[str, str]]:
+    """The environment that a process prints, which ends when its input does."""
+    with process:
+        assert process.stdout
+        yield json.loads(process.stdout.readline())
+        assert process.stdin
+        process.stdin.close()
 
 
 def binary(name: str) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import readmes
 from conftest import TEMPLATE, Project, short_directory
-from test_roles import PRINT_ENVIRONMENT, SERVER, environment_of, start
+from servers import PRINT_ENVIRONMENT, SERVER, environment_of
 
 pytestmark = pytest.mark.slow
 
@@ -68,7 +68,7 @@ def server(installed: Project) -> Iterator[dict[str, str]]:
     """What leads libpq, and its tools, to a PostgreSQL for this module."""
     script = SERVER + PRINT_ENVIRONMENT + "sys.stdin.read(); server.stop()"
     directory = str(short_directory() / "data")
-    with environment_of(start(installed, "python", "-c", script, directory)) as environment:
+    with environment_of(installed.start("python", "-c", script, directory)) as environment:
         yield {name: environment[name] for name in ("PGHOST", "PGUSER", "PATH")} | {
             # One for all projects, in which libraries are compiled once.
             "UV_PROJECT_ENVIRONMENT": str(Path(directory).with_name("venv"))

@@ -5,14 +5,13 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import yaml
-from conftest import Bake, Project, short_directory
+from conftest import Bake, Project, short_directory, tool
 from servers import postgresql
 
-# What needs an engine, which no machine here has. tests/test_docker.py does it without one.
+# What needs an engine, which a contributor need not have. tests/test_docker.py does without.
 NOT_RUN_HERE = ["docker build ."]
 
 
@@ -55,6 +54,13 @@ def test_both_do_the_same(bake: Bake) -> None:
         for project in (github, gitlab)
     ]
     assert done[0] == done[1]
+
+
+def test_githubs_jobs_may_only_read(baked: Project) -> None:
+    workflow = yaml.safe_load((baked.path / ".github/workflows/ci.yml").read_text())
+    assert workflow["permissions"] == {}
+    for job in workflow["jobs"].values():
+        assert job["permissions"] == {"contents": "read"}
 
 
 def test_a_commit_is_checked_as_ci_does(baked: Project) -> None:
@@ -126,7 +132,7 @@ def test_a_project_without_options_runs_its_own_checks(bake: Bake) -> None:
 @pytest.mark.slow
 def test_a_commit_is_checked(copied: Project) -> None:
     """Each hook lets pass what is generated, and finds what it is for."""
-    prek = [str(Path(sys.executable).with_name("prek")), "run", "--all-files"]
+    prek = tool("prek run --all-files")
     environment = {"PREK_HOME": str(short_directory()), "PATH": os.environ["PATH"]}
     copied.run("uv", "lock", "--quiet")
     copied.run("git", "init", "--quiet")

@@ -279,14 +279,7 @@ def test_the_child_has_this_database_and_no_other(copied: Project) -> None:
 
 
 def test_env_is_used_without_dev_and_found_from_anywhere(copied: Project, tmp_path: Path) -> None:
-    holder = subprocess.Popen(
-        ["uv", "run", "--quiet", "dev", "sh", "-c", "env | grep ^DATABASE_URL; echo; read line"],
-        cwd=copied.path,
-        env=user_environment(),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    holder = copied.start("dev", "sh", "-c", "env | grep ^DATABASE_URL; echo; read line")
     assert holder.stdout
     (copied.path / ".env").write_text("".join(iter(holder.stdout.readline, "\n")))
     alembic = [copied.path / ".venv/bin/alembic", "-c", copied.path / "alembic.ini"]

@@ -1,4 +1,4 @@
-"""Dockerfile and compose.yaml, carried out without an engine, which the machines here lack.
+"""Dockerfile and compose.yaml, carried out without an engine, which a contributor need not have.
 
 A directory stands for the image's root. What a container runs is run by a user who can read that
 directory and write to no file, with the variables of the image and no program but its own.
@@ -22,14 +22,21 @@ from typing import Any
 import httpx
 import pytest
 import yaml
-from conftest import PROJECT_DIRECTORY, Project, short_directory, tracked, user_environment
+from conftest import (
+    PROJECT_DIRECTORY,
+    Project,
+    interpreters,
+    short_directory,
+    tracked,
+    user_environment,
+)
 from dotenv import dotenv_values
 from servers import binary, free_port, postgresql, psql
-from test_versions import interpreters
 
 pytestmark = pytest.mark.slow
 
 ROOT = os.geteuid() == 0
+SOCKET = "/var/run/postgresql"  # where the image's server and psql have it
 
 
 def instructions(project: Path) -> list[tuple[str, str]]:
@@ -104,6 +111,7 @@ class Image:
         python = str(Path(interpreters()[-1]).resolve())
         self.tools = {"python": python, "chmod": "/bin/chmod"} if "python" in base else {}
         self.workdir, self.environment = "/", {}
+        self.user, self.command, self.healthcheck = "root", [], []
 
     def copy(self, *arguments: str) -> None:
         match arguments:
@@ -219,6 +227,11 @@ def test_the_image_holds_no_development_dependency_and_no_uv(image: Image) -> No
     assert image.tools.keys() == {"python", "chmod"}
 
 
+def test_the_image_is_not_roots(image: Image) -> None:
+    """By number: an orchestrator that forbids root knows no names."""
+    assert image.user == "10001:10001"
+
+
 def test_nobody_builds_with_a_lock_file_that_is_out_of_date(
     image: Image, copied: Project, uv_cache: str
 ) -> None:
@@ -236,6 +249,7 @@ class Compose:
     file: dict[str, Any]
     secrets: dict[str, str]
     project: Path
+    directory: Path
     port: int
 
     def environment(self, service: str) -> dict[str, str]:
@@ -245,7 +259,7 @@ class Compose:
         return {
             name: value.replace("@postgres:5432/", f"@127.0.0.1:{self.port}/")
             for name, value in filled.items()
-        } | ({"PGHOST": "127.0.0.1", "PGPORT": str(self.port)} if "PGHOST" in given else {})
+        }
 
     def secret(self, variable: re.Match[str]) -> str:
         return self.secrets[variable[1]]
@@ -256,10 +270,17 @@ class Compose:
         graph = {name: service.get("depends_on", ()) for name, service in services.items()}
         return list(TopologicalSorter(graph).static_order())
 
+    def volumes(self, service: str) -> dict[str, str]:
+        """What is mounted, by the place."""
+        mounted = self.file["services"][service].get("volumes", [])
+        return dict(volume.split(":")[:2][::-1] for volume in mounted)
+
     def prepare_roles(self) -> None:
         """Run the service `roles`, with psql on the machine."""
         service = self.file["services"]["roles"]
-        mounted = dict(volume.split(":")[:2][::-1] for volume in service["volumes"])
+        mounted = self.volumes("roles")
+        socket = {"PGHOST": str(self.directory), "PGPORT": str(self.port)}
+        assert mounted.pop(SOCKET) == self.volumes("postgres")[SOCKET]
         paths = {target: self.project / source for target, source in mounted.items()}
         for config in service["configs"]:
             paths[config["target"]] = short_directory() / "config"
@@ -270,7 +291,7 @@ class Compose:
         ]
         result = subprocess.run(
             [binary(command[0]), *command[1:]],
-            env=self.environment("roles"),
+            env=self.environment("roles") | socket,
             capture_output=True,
             text=True,
         )
@@ -279,18 +300,15 @@ class Compose:
 
 @pytest.fixture(scope="module")
 def compose(project: Path) -> Iterator[Compose]:
-    """Its server runs; where there is a password, it is asked for."""
+    """Its server runs and, as the image's does, asks those for a password who come by TCP."""
     secrets = {name: str(value) for name, value in dotenv_values(project / ".env").items()}
     directory = short_directory()
     with postgresql(
         directory, "local all all trust\nhost all all all scram-sha-256\n", {}
     ) as port:
-        compose = Compose(
-            yaml.safe_load((project / "compose.yaml").read_text()), secrets, project, port
-        )
-        wanted = compose.environment("postgres")
-        psql(directory, port, f"ALTER ROLE postgres PASSWORD '{wanted['POSTGRES_PASSWORD']}'")
-        psql(directory, port, f"CREATE DATABASE {wanted['POSTGRES_DB']}")
+        file = yaml.safe_load((project / "compose.yaml").read_text())
+        compose = Compose(file, secrets, project, directory, port)
+        psql(directory, port, f"CREATE DATABASE {compose.environment('postgres')['POSTGRES_DB']}")
         yield compose
 
 
@@ -314,6 +332,36 @@ def test_compose_waits_for_what_comes_before(compose: Compose) -> None:
 def test_compose_shows_itself_to_this_machine_alone(compose: Compose) -> None:
     ports = [port for s in compose.file["services"].values() for port in s.get("ports", [])]
     assert ports == ["127.0.0.1:8000:8000"]
+
+
+def test_the_database_outlives_its_container(compose: Compose) -> None:
+    """Where the image keeps it from version 18 on."""
+    assert compose.file["services"]["postgres"]["image"] == "postgres:18"
+    volume = compose.volumes("postgres")["/var/lib/postgresql"]
+    assert volume in compose.file["volumes"]
+
+
+def test_a_container_of_the_project_can_do_no_more_than_it_must(compose: Compose) -> None:
+    for name in ("migrate", "app"):
+        service = compose.file["services"][name]
+        assert service["read_only"] is True
+        assert service["cap_drop"] == ["ALL"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
+
+
+def test_only_what_serves_is_asked_whether_it_does(compose: Compose) -> None:
+    """The image's HEALTHCHECK holds for each of its services that does not say otherwise."""
+    services = compose.file["services"]
+    assert services["migrate"]["healthcheck"] == {"disable": True}
+    assert "healthcheck" not in services["app"]
+
+
+def test_every_setting_reaches_the_application(image: Image, compose: Compose) -> None:
+    script = "from app.config import Settings; print(*Settings.model_fields)"
+    names = finish(image.start(["python", "-c", script], {})).upper().split()
+    here = {"DATABASE_URL_SYNC", "DATABASE_POOLER"}  # of migrations; there is no pooler
+    told = set(compose.file["services"]["app"]["environment"])
+    assert told == set(names) - here | {"FORWARDED_ALLOW_IPS", "WEB_CONCURRENCY"}
 
 
 def test_each_service_is_told_its_own_secret(compose: Compose) -> None:
@@ -348,6 +396,8 @@ def test_compose_starts_the_application(image: Image, compose: Compose) -> None:
     compose.secrets["ALLOWED_HOSTS"] = "api.example.com"
     for workers in ("1", "2"):
         compose.secrets["WEB_CONCURRENCY"] = workers
+        compose.secrets["APP_PASSWORD"] += workers
+        compose.secrets["APP_OWNER_PASSWORD"] += workers
         compose.prepare_roles()
         migrate = compose.file["services"]["migrate"]["command"]
         finish(image.start(migrate, compose.environment("migrate")))

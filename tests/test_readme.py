@@ -14,10 +14,17 @@ import httpx
 import psutil
 import pytest
 import readmes
-from conftest import PROJECT_DIRECTORY, TEMPLATE, Project, faults, user_environment
+import yaml
+from conftest import (
+    PROJECT_DIRECTORY,
+    TEMPLATE,
+    Project,
+    faults,
+    git,
+    move_on,
+    user_environment,
+)
 from readmes import CONTRIBUTING, GENERATED, TEMPLATES
-from test_updates import git, move_on
-from test_workflow import step
 
 COMMITTER = {
     f"GIT_{role}_{key}": value
@@ -147,7 +154,9 @@ def test_the_first_commands_give_a_running_service(
                 assert httpx.get(f"http://localhost:8000{path}").status_code == 200, output
         assert not (directory / "my-api" / ".postgres" / "data" / "postmaster.pid").exists()
 
-    serve = step("Serve")
+    workflow = yaml.safe_load((TEMPLATE / ".github" / "workflows" / "ci.yml").read_text())
+    steps = workflow["jobs"]["readme"]["steps"]
+    (serve,) = [step["run"] for step in steps if step.get("name") == "Serve"]
     assert serve.startswith(again.strip())
     process = subprocess.Popen(
         ["bash", "-euo", "pipefail", "-c", serve],

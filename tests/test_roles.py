@@ -1,11 +1,9 @@
 """The two roles of `roles.sql`: what each can do is seen by its doing it."""
 
-import json
 import os
 import re
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +11,7 @@ import pexpect
 import pytest
 import readmes
 from conftest import Project, short_directory, user_environment
-from servers import binary, postgresql
+from servers import PRINT_ENVIRONMENT, SERVER, binary, environment_of, postgresql
 
 pytestmark = pytest.mark.slow
 
@@ -88,41 +86,6 @@ class Postgres:
         )
 
 
-@contextmanager
-def environment_of(process: subprocess.Popen[str]) -> Iterator[dict[str, str]]:
-    """The environment that a process prints, which ends when its input does."""
-    with process:
-        assert process.stdout
-        yield json.loads(process.stdout.readline())
-        assert process.stdin
-        process.stdin.close()
-
-
-PRINT_ENVIRONMENT = "import json, os, sys; print(json.dumps(dict(os.environ)), flush=True);"
-SERVER = """
-import os, sys
-from pathlib import Path
-from app.dev import start
-
-server = start(Path(sys.argv[1]))
-os.environ["PGHOST"] = str(server.get_postmaster_info().socket_dir)
-os.environ["PGUSER"] = "postgres"
-os.environ["PATH"] = f"{server.bin_path}:{os.environ['PATH']}"
-"""
-
-
-def start(project: Project, *command: str, stderr: int | None = None) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        ["uv", "run", "--quiet", *command],
-        cwd=project.path,
-        env=user_environment(),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=stderr,
-        text=True,
-    )
-
-
 @pytest.fixture(scope="module")
 def developed(baked: Project) -> Iterator[Postgres]:
     """The server of `uv run dev`, migrated; a revision was added after its first start."""
@@ -130,7 +93,7 @@ def developed(baked: Project) -> Iterator[Postgres]:
     project.uv("dev", "true")
     (project.path / "alembic" / "versions" / "later.py").write_text(REVISION)
     project.uv("dev", "alembic", "upgrade", "head")
-    holder = start(project, "dev", "python", "-c", PRINT_ENVIRONMENT + "sys.stdin.read()")
+    holder = project.start("dev", "python", "-c", PRINT_ENVIRONMENT + "sys.stdin.read()")
     with environment_of(holder) as environment:
         yield Postgres(environment)
 
@@ -140,7 +103,7 @@ def scratch(installed: Project) -> Iterator[Postgres]:
     """A new server with an empty database and no role but `postgres`."""
     directory = str(short_directory() / "data")
     script = SERVER + PRINT_ENVIRONMENT + "sys.stdin.read(); server.stop()"
-    with environment_of(start(installed, "python", "-c", script, directory)) as environment:
+    with environment_of(installed.start("python", "-c", script, directory)) as environment:
         server = Postgres(environment)
         server.ask("CREATE DATABASE app", database="postgres")
         yield server
@@ -487,7 +450,7 @@ def test_the_readmes_commands_prepare_a_server_of_ones_own(
     alembic, serve = (line.split() for line in use.splitlines())
     copied.run(*alembic)
     serve += ["--no-reload", "--port", "0"]
-    with start(copied, *serve[2:], stderr=subprocess.STDOUT) as process:
+    with copied.start(*serve[2:], stderr=subprocess.STDOUT) as process:
         assert process.stdout
         assert any("startup complete" in line for line in process.stdout)
         process.terminate()

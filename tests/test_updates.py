@@ -5,19 +5,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import Project, user_environment
+from conftest import Project, git, move_on, user_environment
 
 pytestmark = pytest.mark.slow
-
-GIT = ["git", "-c", "user.name=Test", "-c", "user.email=test@example.com"]
-SLUG = "{{cookiecutter.project_slug}}"
-
-
-def git(directory: Path, *arguments: str) -> str:
-    result = subprocess.run(
-        [*GIT, *arguments], cwd=directory, check=True, capture_output=True, text=True
-    )
-    return result.stdout
 
 
 def cruft(directory: Path, *arguments: str) -> str:
@@ -32,21 +22,6 @@ def cruft(directory: Path, *arguments: str) -> str:
     )
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
-
-
-def move_on(template: Path) -> None:
-    """The next release: a file changed, one new, one gone, a floor raised."""
-    product = Project(template / SLUG)
-    product.replace("app/health.py", "TIMEOUT = 5", "TIMEOUT = 7")
-    product.replace("pyproject.toml", "fastapi>=0.121.0", "fastapi>=0.122.0")
-    (product.path / "app" / "clock.py").write_text('"""What time it is."""\n')
-    (product.path / "tests" / "test_health.py").unlink()
-    hooks = Project(template / "hooks")
-    hooks.replace("post_gen_project.py", "app/config.py", "app/clock.py app/config.py")
-    hooks.replace("post_gen_project.py", "tests/test_health.py", "")
-    git(template, "add", "--all")
-    git(template, "commit", "--quiet", "--message", "Second")
-    git(template, "tag", "v2")
 
 
 def test_cruft_update_brings_the_template_and_leaves_the_users(

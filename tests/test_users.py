@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pexpect
 import pytest
-from conftest import TEMPLATE, faults, user_environment
+from conftest import TEMPLATE, faults, git, user_environment
 
 FLOOR = re.search(r'"cookiecutter>=([\d.]+)"', (TEMPLATE / "pyproject.toml").read_text())
 assert FLOOR
@@ -65,10 +65,9 @@ COOKIECUTTER = [sys.executable, "-m", "cookiecutter"]
 
 
 def test_a_repository_and_a_tag_of_it(tmp_path: Path, template_repository: Path) -> None:
-    subprocess.run(["git", "tag", "v1"], cwd=template_repository, check=True)
+    git(template_repository, "tag", "v1")
     (template_repository / "cookiecutter.json").write_text("{}")
-    git = ["git", "-c", "user.name=Test", "-c", "user.email=test@example.com"]
-    subprocess.run([*git, "commit", "-qam", "Broken"], cwd=template_repository, check=True)
+    git(template_repository, "commit", "-qam", "Broken")
     address = f"git+file://{template_repository}"
     run(tmp_path, *COOKIECUTTER, address, "--no-input", "--checkout", "v1")
     assert_generated(tmp_path)

@@ -1,39 +1,11 @@
 """Every interpreter of this machine, with the newest and the lowest declared dependencies."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from conftest import Project
+from conftest import Project, interpreters
 
 pytestmark = pytest.mark.slow
-
-
-def interpreters(but_this: bool = False) -> list[str]:
-    """Each Python from 3.11 on that this machine has: on PATH, or kept by pyenv.
-
-    All other tests of generated projects run on this one.
-    """
-    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
-    found = {}
-    for minor in range(11, 15):
-        if but_this and minor == sys.version_info.minor:
-            continue
-        candidates = [
-            f"python3.{minor}",
-            *map(str, pyenv.glob(f"versions/3.{minor}.*/bin/python")),
-        ]
-        for candidate in candidates:
-            command = [candidate, "-c", "import sys; print(sys.executable)"]
-            try:
-                result = subprocess.run(command, capture_output=True, text=True)
-            except FileNotFoundError:
-                continue
-            if result.returncode == 0:
-                found[minor] = result.stdout.strip()
-    return list(found.values())
 
 
 LOWEST = ["--resolution", "lowest-direct"]

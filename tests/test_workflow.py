@@ -2,42 +2,34 @@
 
 import re
 import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 import readmes
 import yaml
-from conftest import TEMPLATE
+from conftest import PROJECT_DIRECTORY, TEMPLATE, tool
 
 WORKFLOW = TEMPLATE / ".github" / "workflows" / "ci.yml"
-JOBS: dict[str, Any] = yaml.safe_load(WORKFLOW.read_text())["jobs"]
+CONTENT: dict[str, Any] = yaml.safe_load(WORKFLOW.read_text())
+JOBS: dict[str, Any] = CONTENT["jobs"]
 STEPS: list[dict[str, Any]] = [step for job in JOBS.values() for step in job["steps"]]
-
-
-def step(name: str) -> str:
-    """What the step of this name runs."""
-    (script,) = [step["run"] for step in STEPS if step.get("name") == name]
-    return str(script)
 
 
 @pytest.mark.parametrize(
     "command",
     [
-        "check-jsonschema --builtin-schema vendor.github-workflows",
-        "zizmor --offline --no-config --persona=pedantic",
+        "check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/ci.yml",
+        "check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml",
+        "zizmor --offline --no-config --persona=pedantic .github",
     ],
 )
 def test_it_is_valid_and_safe(command: str) -> None:
-    tool, *options = command.split()
-    program = str(Path(sys.executable).with_name(tool))
-    result = subprocess.run([program, *options, WORKFLOW], capture_output=True, text=True)
+    result = subprocess.run(tool(command), cwd=TEMPLATE, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
 
 
 def test_what_it_runs_is_in_a_readme() -> None:
-    """Or is `.ci/run`, which a test looks into, or the step that another test runs."""
+    """Or is `.ci/run`, which a test looks into, or a step that is tested on its own."""
     documented = {
         command
         for readme in readmes.READMES
@@ -46,7 +38,8 @@ def test_what_it_runs_is_in_a_readme() -> None:
         for line in block.splitlines()
         for command in line.split(" && ")
     }
-    scripts = [step["run"] for step in STEPS if "run" in step and step.get("name") != "Serve"]
+    alone = ("Serve", "Containers")
+    scripts = [step["run"] for step in STEPS if "run" in step and step.get("name") not in alone]
     assert ".ci/run" in scripts
     commands = {part for script in scripts for part in script.split(" && ")} - {".ci/run"}
     assert len(commands) > 5
@@ -63,6 +56,11 @@ def test_it_covers_every_system_and_every_python() -> None:
     assert sorted(pythons[0]) == ["3.11", "3.12", "3.13", "3.14"]
 
 
+def test_it_may_only_read() -> None:
+    assert CONTENT["permissions"] == {}
+    assert [job["permissions"] for job in JOBS.values()] == [{"contents": "read"}] * len(JOBS)
+
+
 def test_actions_are_pinned_and_leave_no_token_behind() -> None:
     uses = re.findall(r"uses: (\S+)(.*)", WORKFLOW.read_text())
     assert uses
@@ -70,3 +68,29 @@ def test_actions_are_pinned_and_leave_no_token_behind() -> None:
     checkouts = [step for step in STEPS if "actions/checkout@" in step.get("uses", "")]
     assert all(step["with"] == {"persist-credentials": False} for step in checkouts)
     assert all(re.fullmatch(r" # v\d+\.\d+\.\d+", version) for _, version in uses)
+
+
+def test_the_project_has_the_same_actions() -> None:
+    """Which Dependabot keeps up to date in both."""
+    projects = PROJECT_DIRECTORY / ".github" / "workflows" / "ci.yml"
+    ours, theirs = (
+        set(re.findall(r"uses: (.*)", path.read_text())) for path in (WORKFLOW, projects)
+    )
+    assert theirs
+    assert theirs <= ours
+    config = yaml.safe_load((TEMPLATE / ".github" / "dependabot.yml").read_text())
+    (actions,) = config["updates"]
+    assert actions["package-ecosystem"] == "github-actions"
+    root, elsewhere = actions["directories"]
+    assert root == "/"
+    assert list(TEMPLATE.glob(elsewhere.lstrip("/"))) == [projects.parent]
+
+
+def test_an_engine_runs_the_containers() -> None:
+    """By the command of the generated README, in the background until all is healthy."""
+    (script,) = [step["run"] for step in STEPS if step.get("name") == "Containers"]
+    up, asked = script.strip().splitlines()
+    readme = (PROJECT_DIRECTORY / "README.md").read_text()
+    assert up == "docker compose up --build --detach --wait"
+    assert f"`{up.removesuffix(' --detach --wait')}`" in readme
+    assert asked.endswith("http://localhost:8000/health/ready")

@@ -1,6 +1,7 @@
 """Sessions: what they commit and when, and what a read-only one refuses."""
 
 import asyncio
+import sys
 from asyncio import StreamReader, StreamWriter
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
@@ -192,7 +193,7 @@ async def overheard(url: URL) -> AsyncIterator[tuple[URL, Counter[bytes]]]:
 
     async def serve(client: StreamReader, to: StreamWriter) -> None:
         host, port = str(url.query.get("host", url.host)), url.port or 5432
-        if host.startswith("/"):
+        if sys.platform != "win32" and host.startswith("/"):
             server, writer = await asyncio.open_unix_connection(f"{host}/.s.PGSQL.{port}")
         else:
             server, writer = await asyncio.open_connection(host, port)

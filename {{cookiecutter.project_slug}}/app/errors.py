@@ -76,8 +76,9 @@ async def answer(request: Request, error: Exception) -> JSONResponse:
 
 async def answer_unexpected(request: Request, error: Exception) -> JSONResponse:
     """A bug: the server logs it, the client learns nothing of it."""
+    headers = {"Connection": "close"}  # as uvicorn does, whose client might send another request
     request_id = get_contextvars().get("request_id")
-    return problem(500, "The server failed to answer.", request_id=request_id)
+    return problem(500, "The server failed to answer.", headers, request_id=request_id)
 
 
 def problem(

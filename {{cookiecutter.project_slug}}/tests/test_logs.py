@@ -97,6 +97,21 @@ async def test_requests_at_once_keep_their_ids_apart(client: AsyncClient, serve:
     assert sorted(ids) == sorted(given * 4)
 
 
+async def test_the_next_request_inherits_nothing(
+    app: FastAPI, client: AsyncClient, serve: Serve
+) -> None:
+    """A pipelined one is run by the task of the one before it."""
+
+    @app.get("/user")
+    async def bind() -> None:
+        structlog.contextvars.bind_contextvars(user=1)
+
+    read = serve()
+    await client.get("/user")
+    await client.get("/nothing")
+    assert ["user" in line for line in read()] == [True, False]
+
+
 async def test_a_request_is_one_line_without_its_query(client: AsyncClient, serve: Serve) -> None:
     read = serve()
     await client.get(f"/nothing%0A%1B%22?token={SECRET}", headers={"authorization": SECRET})

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from fastapi import FastAPI, Response
-from httpx import AsyncClient
+from httpx import ASGITransport, AsyncClient
 from pydantic import BaseModel
 
 from app import middleware
@@ -227,6 +227,13 @@ async def test_probes_come_by_address(app: FastAPI, client: AsyncClient, path: s
     configure(app, allowed_hosts="api.example.com")
     response = await client.get(path, headers={"host": "10.0.0.7:8000"})
     assert response.status_code == 200
+
+
+async def test_probes_are_known_below_a_prefix(app: FastAPI) -> None:
+    configure(app, allowed_hosts="api.example.com")
+    transport = ASGITransport(app, root_path="/api")
+    async with AsyncClient(transport=transport, base_url="http://10.0.0.7") as client:
+        assert (await client.get("/api/health/live")).status_code == 200
 
 
 @pytest.mark.parametrize(("origin", "allowed"), [(SITE, SITE), ("https://evil.net", None)])

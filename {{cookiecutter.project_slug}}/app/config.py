@@ -4,7 +4,14 @@ import re
 from functools import cache
 from typing import Annotated, Any, Literal
 
-from pydantic import InstanceOf, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    InstanceOf,
+    PositiveInt,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy import URL
 
@@ -44,6 +51,7 @@ class Settings(BaseSettings):
     database_pooler: Literal["none", "pgbouncer"] = "none"
     allowed_hosts: Names = []
     cors_origins: Names = []
+    max_body_size: PositiveInt = 1_000_000  # bytes of a request
 
     def __init__(self, **values: Any) -> None:
         try:

@@ -159,7 +159,11 @@ def create_engine(url: URL, pooler: str = "none", **options: Any) -> AsyncEngine
             "prepared_statement_name_func": lambda: f"app_{uuid4().hex}",
         }
     engine = create_async_engine(
-        url, connect_args=connect_args, skip_autocommit_rollback=True, **options
+        url,
+        connect_args=connect_args,
+        skip_autocommit_rollback=True,
+        hide_parameters=True,  # from what is logged
+        **options,
     )
     event.listen(engine.sync_engine, "do_connect", connect)
     return engine

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
+from structlog.contextvars import get_contextvars
 
 from app.database import Base, DatabaseUnavailable
 
@@ -30,13 +31,17 @@ class Conflict(Exception):
 
 
 class Problem(BaseModel):
-    """The body of an error; `errors` lists each fault of a 422 and where it is."""
+    """The body of an error; `errors` lists each fault of a 422 and where it is.
+
+    `request_id` is that of a 500, to find it in the log.
+    """
 
     type: str = "about:blank"
     title: str
     status: int
     detail: str
     errors: list[dict[str, str]] | None = None
+    request_id: str | None = None
 
 
 def install(app: FastAPI) -> None:
@@ -71,7 +76,9 @@ async def answer(request: Request, error: Exception) -> JSONResponse:
 
 async def answer_unexpected(request: Request, error: Exception) -> JSONResponse:
     """A bug: the server logs it, the client learns nothing of it."""
-    return problem(500, "The server failed to answer.")
+    headers = {"Connection": "close"}  # as uvicorn does, whose client might send another request
+    request_id = get_contextvars().get("request_id")
+    return problem(500, "The server failed to answer.", headers, request_id=request_id)
 
 
 def problem(

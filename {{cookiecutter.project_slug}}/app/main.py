@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from app import ROOT, errors, health, middleware
+from app import ROOT, docs, errors, health, logs, middleware
 from app.config import Settings, get_settings
 from app.database import Database, create_engine
 from app.items import routes as items
@@ -15,23 +15,30 @@ from app.items import routes as items
 def create_app(settings: Settings | None = None) -> FastAPI:
     """A new application; `settings` default to the environment's."""
     about = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    app = FastAPI(
+    settings = settings or get_settings()
+    app = middleware.Application(
         title=about["name"],
         version=about["version"],
         description=about["description"],
         lifespan=lifespan,
+        max_body_size=settings.max_body_size,
+        docs_url=None,  # in its place there is app/docs.py
+        redoc_url=None,
     )
-    app.state.settings = settings or get_settings()
+    app.state.settings = settings
     app.include_router(health.router)
     app.include_router(items.router)
+    docs.install(app)
     errors.install(app)
-    middleware.install(app, app.state.settings)
+    middleware.install(app, settings)
+    logs.configure()  # before uvicorn's first line
     return app
 
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """The engine lives as long as the application serves."""
+    logs.configure()  # for `uvicorn.run(app)`, which comes after create_app()
     settings: Settings = app.state.settings
     engine = create_engine(settings.database_url, settings.database_pooler)
     app.state.database = Database(engine)

@@ -1,28 +1,132 @@
-"""What a request passes before it reaches a route, if the settings ask for it."""
+"""What a request passes before it reaches a route, and what its answer passes afterwards."""
 
+import logging
 import re
 from fnmatch import fnmatchcase
+from time import perf_counter
+from urllib.parse import quote
+from uuid import uuid4
 
 from fastapi import FastAPI
+from fastapi.responses import PlainTextResponse
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.middleware.errors import ServerErrorMiddleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from app.config import Settings
-from app.errors import problem
+from app.errors import answer_unexpected, problem
+
+REQUEST_ID = re.compile(rb"[\w.+/=:-]{1,128}")
+
+# What an answer has where its route does not say otherwise.
+HEADERS = [
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-content-type-options", b"nosniff"),
+]
+HTTPS_HEADERS = [*HEADERS, (b"strict-transport-security", b"max-age=31536000")]
+
+# What FastAPI says of a body that is declared to be over `max_body_size`, and in its place:
+PLAIN_413 = PlainTextResponse("Content Too Large", 413)
+PROBLEM_413 = problem(413, "Content Too Large")
+
+access_log = logging.getLogger("app.access")
+
+
+class Application(FastAPI):
+    """FastAPI, with RequestContext around all its middleware."""
+
+    def build_middleware_stack(self) -> ASGIApp:
+        return RequestContext(super().build_middleware_stack())
 
 
 def install(app: FastAPI, settings: Settings) -> None:
-    """Add what the settings name, which by default is nothing."""
+    """Add what the settings name, the innermost first; by default nothing."""
     if settings.allowed_hosts:
         app.add_middleware(AllowedHosts, hosts=settings.allowed_hosts)
-    if settings.cors_origins:  # without cookies: a token in a header works
+    if settings.cors_origins:
+        # Pages can read a 500, and the id in it, if it is made inside CORSMiddleware.
+        app.add_middleware(ServerErrorMiddleware, handler=answer_unexpected)
         app.add_middleware(
-            CORSMiddleware,
+            CORSMiddleware,  # without cookies: a token in a header works
             allow_origins=settings.cors_origins,
             allow_methods=["*"],
             allow_headers=["*"],
+            expose_headers=["X-Request-ID"],
         )
+
+
+class RequestContext:
+    """Gives a request its id and a line in the log, and its answer the headers that all have.
+
+    The id is the client's `X-Request-ID`, if it looks like one. It stays bound when all is
+    done, since the server may log an error then.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        request_id = dict(scope["headers"]).get(b"x-request-id", b"")
+        if not REQUEST_ID.fullmatch(request_id):
+            request_id = uuid4().hex.encode()
+        clear_contextvars()
+        bind_contextvars(request_id=request_id.decode())
+        headers = HTTPS_HEADERS if scope.get("scheme") == "https" else HEADERS
+        headers = [*headers, (b"x-request-id", request_id)]
+        status: int | None = None
+        start = end = perf_counter()
+
+        async def answer(message: Message) -> None:
+            nonlocal status, end
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                if message["headers"] == PLAIN_413.raw_headers:
+                    message["headers"] = PROBLEM_413.raw_headers
+                message["headers"] = complete(message["headers"], headers)
+            elif message.get("body") == PLAIN_413.body and status == 413:
+                message["body"] = PROBLEM_413.body
+            await send(message)
+            end = perf_counter()
+
+        try:
+            await self.app(scope, receive, answer)
+        finally:
+            log_access(scope, status, end - start)
+
+
+RawHeaders = list[tuple[bytes, bytes]]
+
+
+def complete(headers: RawHeaders, others: RawHeaders) -> RawHeaders:
+    """The headers with those of the others that they lack; only what has an ETag may be kept."""
+    names = {name for name, _ in headers}
+    others = [*others, (b"cache-control", b"no-cache" if b"etag" in names else b"no-store")]
+    return headers + [(name, value) for name, value in others if name not in names]
+
+
+def log_access(scope: Scope, status: int | None, seconds: float) -> None:
+    """One line, without the query, which may hold a token."""
+    level = logging.DEBUG if is_probe(scope) else logging.INFO
+    if access_log.isEnabledFor(level):
+        client = scope["client"][0] if scope.get("client") else None
+        fields = {
+            "method": scope["method"],
+            "path": quote(scope["path"]),
+            "status": status,
+            "duration_ms": round(seconds * 1000, 2),
+            "client": client,
+        }
+        access_log.log(level, "request", extra=fields)
+
+
+def is_probe(scope: Scope) -> bool:
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", "")).startswith("/health/")
 
 
 class AllowedHosts:
@@ -36,7 +140,7 @@ class AllowedHosts:
         self.app, self.hosts = app, hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan" or scope["path"].startswith("/health/"):
+        if scope["type"] == "lifespan" or is_probe(scope):
             return await self.app(scope, receive, send)
         host = re.sub(r":\d*$", "", Headers(scope=scope).get("host", "")).lower()
         if any(fnmatchcase(host, allowed) for allowed in self.hosts):

@@ -125,12 +125,18 @@ def test_each_url_refuses_the_driver_of_the_other(
         Settings()
 
 
-def test_a_wrong_value_of_another_setting_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("DATABASE_POOLER", "odyssey"), ("MAX_BODY_SIZE", "1 MB"), ("MAX_BODY_SIZE", "0")],
+)
+def test_a_wrong_value_of_another_setting_names_it(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
     monkeypatch.setenv("DATABASE_URL_SYNC", SYNC)
-    monkeypatch.setenv("DATABASE_POOLER", "odyssey")
+    monkeypatch.setenv(name, value)
     with pytest.raises(ConfigurationError) as error:
         Settings()
-    assert message(error).startswith("DATABASE_POOLER: ")
+    assert message(error).startswith(f"{name}: ")
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,189 @@
-"""What the settings `allowed_hosts` and `cors_origins` let through."""
+"""What every request and every answer passes, and what the settings let through."""
+
+import re
+from collections.abc import AsyncIterator
 
 import pytest
-from fastapi import FastAPI
-from httpx import AsyncClient
+from fastapi import FastAPI, Response
+from httpx import ASGITransport, AsyncClient
+from pydantic import BaseModel
 
 from app import middleware
 from app.config import Settings
+from app.database import DatabaseUnavailable
 
 SITE = "https://www.example.com"
+JSON = {"content-type": "application/json"}
+HEADERS = {
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+    "cache-control": "no-store",
+}
+
+
+class Body(BaseModel):
+    text: str
+
+
+@pytest.fixture(autouse=True)
+def routes(app: FastAPI) -> None:
+    """Routes that read a body, go wrong, or have headers of their own."""
+
+    @app.post("/body")
+    async def read(body: Body) -> int:
+        return len(body.text)
+
+    @app.post("/upload", max_body_size=2_000_000)
+    async def upload(body: Body) -> int:
+        return len(body.text)
+
+    @app.get("/bug")
+    async def bug() -> None:
+        raise KeyError
+
+    @app.get("/down")
+    async def down() -> None:
+        raise DatabaseUnavailable
+
+    @app.get("/own")
+    async def own() -> Response:
+        headers = {"Cache-Control": "max-age=60", "Content-Security-Policy": "sandbox"}
+        return Response(headers=headers)
+
+    @app.get("/tagged")
+    async def tagged() -> Response:
+        return Response(headers={"ETag": '"1"'})
 
 
 def configure(app: FastAPI, **values: str) -> None:
     middleware.install(app, Settings(**values))
+
+
+# Every way in which an answer comes about: by a route, a handler, a middleware of the
+# application's or of FastAPI's.
+ANSWERS = [
+    ("GET", "/own", {}, "", 200),
+    ("GET", "/docs", {}, "", 200),
+    ("GET", "/docs/", {}, "", 307),
+    ("GET", "/nothing", {}, "", 404),
+    ("PUT", "/body", {}, "", 405),
+    ("POST", "/body", {}, "{}", 422),
+    ("POST", "/body", {}, "x" * 1_000_001, 413),
+    ("POST", "/body", {"transfer-encoding": "chunked"}, "x" * 1_000_001, 413),
+    ("GET", "/down", {}, "", 503),
+    ("GET", "/bug", {}, "", 500),
+    ("GET", "/own", {"host": "evil.net"}, "", 400),
+    ("OPTIONS", "/own", {"origin": SITE, "access-control-request-method": "GET"}, "", 200),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "headers", "body", "status"), ANSWERS)
+async def test_every_answer_has_its_id_and_headers(
+    app: FastAPI,
+    client: AsyncClient,
+    method: str,
+    path: str,
+    headers: dict[str, str],
+    body: str,
+    status: int,
+) -> None:
+    configure(app, allowed_hosts="test", cors_origins=SITE)
+    headers = {"x-request-id": "given"} | headers | JSON
+    response = await client.request(method, path, headers=headers, content=body)
+    assert response.status_code == status
+    assert response.headers.get_list("x-request-id") == ["given"]
+    for name, value in HEADERS.items():
+        assert len(response.headers.get_list(name)) == 1
+        if response.is_error:
+            assert response.headers[name] == value
+    if response.is_error:
+        assert response.headers["content-type"] == "application/problem+json"
+    if status == 500:
+        assert response.json()["request_id"] == "given"
+
+
+async def test_a_route_has_the_last_word_on_its_headers(client: AsyncClient) -> None:
+    headers = (await client.get("/own")).headers
+    assert headers["cache-control"] == "max-age=60"
+    assert headers["content-security-policy"] == "sandbox"
+    assert headers["x-content-type-options"] == "nosniff"
+
+
+async def test_what_has_an_etag_may_be_kept(client: AsyncClient) -> None:
+    assert (await client.get("/tagged")).headers["cache-control"] == "no-cache"
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_only_https_is_told_to_stay(client: AsyncClient, scheme: str) -> None:
+    response = await client.get(f"{scheme}://test/nothing")
+    assert ("strict-transport-security" in response.headers) == (scheme == "https")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "0b5c8f6e-7c1d-4b0e-9f3a-2d1c0b9a8f7e",
+        "Root=1-67891233-abcdef",
+        "01JD/a+b_c.d:e",
+        "x" * 128,
+    ],
+)
+async def test_a_clients_id_is_kept(client: AsyncClient, given: str) -> None:
+    response = await client.get("/nothing", headers={"x-request-id": given})
+    assert response.headers["x-request-id"] == given
+
+
+@pytest.mark.parametrize(
+    "given", ["", "x" * 129, "a b", 'a"b', "a\tb", "<b>", "a;b", "{a}", "\x1b[31m", "é"]
+)
+async def test_what_looks_like_no_id_is_replaced(client: AsyncClient, given: str) -> None:
+    headers = [(b"x-request-id", given.encode())]
+    first, second = [await client.get("/nothing", headers=headers) for _ in range(2)]
+    assert re.fullmatch("[0-9a-f]{32}", first.headers["x-request-id"])
+    assert first.headers["x-request-id"] != second.headers["x-request-id"]
+
+
+async def test_a_body_may_be_as_large_as_the_limit(client: AsyncClient) -> None:
+    text = "x" * (1_000_000 - len('{"text":""}'))
+    response = await client.post("/body", json={"text": text})
+    assert (response.status_code, response.json()) == (200, len(text))
+
+
+@pytest.mark.parametrize("path", ["/body", "/nothing"])
+async def test_a_body_that_is_declared_larger_is_not_read(client: AsyncClient, path: str) -> None:
+    read = []
+
+    async def chunks() -> AsyncIterator[bytes]:
+        read.append(1)
+        yield b"x" * 1_000_001
+
+    headers = JSON | {"content-length": "1000001"}
+    response = await client.post(path, content=chunks(), headers=headers)
+    assert response.status_code == 413
+    assert response.json()["title"]
+    assert response.json()["status"] == 413
+    assert read == []
+
+
+async def test_a_body_that_grows_larger_is_read_no_further(client: AsyncClient) -> None:
+    read = []
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for number in range(100):
+            read.append(number)
+            yield b"x" * 100_000
+
+    response = await client.post("/body", content=chunks(), headers=JSON)
+    assert response.status_code == 413
+    assert response.json()["status"] == 413
+    assert len(read) == 11
+
+
+async def test_a_route_may_have_a_limit_of_its_own(client: AsyncClient) -> None:
+    for length, status in {1_500_000: 200, 2_000_000: 413}.items():
+        response = await client.post("/upload", json={"text": "x" * length})
+        assert response.status_code == status
 
 
 async def test_any_host_and_no_other_site_by_default(client: AsyncClient) -> None:
@@ -57,6 +229,13 @@ async def test_probes_come_by_address(app: FastAPI, client: AsyncClient, path: s
     assert response.status_code == 200
 
 
+async def test_probes_are_known_below_a_prefix(app: FastAPI) -> None:
+    configure(app, allowed_hosts="api.example.com")
+    transport = ASGITransport(app, root_path="/api")
+    async with AsyncClient(transport=transport, base_url="http://10.0.0.7") as client:
+        assert (await client.get("/api/health/live")).status_code == 200
+
+
 @pytest.mark.parametrize(("origin", "allowed"), [(SITE, SITE), ("https://evil.net", None)])
 async def test_sites_that_may_call(
     app: FastAPI, client: AsyncClient, origin: str, allowed: str | None
@@ -69,3 +248,11 @@ async def test_sites_that_may_call(
     response = await client.get("/docs", headers={"origin": origin})
     assert response.headers.get("access-control-allow-origin") == allowed
     assert "access-control-allow-credentials" not in response.headers
+
+
+@pytest.mark.parametrize("path", ["/own", "/bug"])
+async def test_such_a_site_can_read_the_id(app: FastAPI, client: AsyncClient, path: str) -> None:
+    configure(app, cors_origins=SITE)
+    response = await client.get(path, headers={"origin": SITE})
+    assert response.headers["access-control-allow-origin"] == SITE
+    assert response.headers["access-control-expose-headers"] == "X-Request-ID"

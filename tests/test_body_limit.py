@@ -1,0 +1,85 @@
+"""A body that is too large, sent to a real server by a client that does not look up."""
+
+import json
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import BufferedReader
+
+import pytest
+from conftest import Project
+from serving import serve
+
+pytestmark = pytest.mark.slow
+
+LIMIT = 1_000_000
+HEAD = "POST /items HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+GET = "GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+@pytest.fixture(scope="module", params=["httptools", "h11"])
+def address(request: pytest.FixtureRequest, installed: Project) -> Iterator[tuple[str, int]]:
+    command = ["uvicorn", "app.main:app", "--port", "PORT", "--http", request.param]
+    with serve(installed, *command) as served:
+        yield "127.0.0.1", int(served.url.split(":")[-1])
+
+
+@dataclass(frozen=True)
+class Client:
+    """A connection on which requests are written byte by byte."""
+
+    socket: socket.socket
+    file: BufferedReader
+
+    def send(self, head: str, body: bytes = b"") -> None:
+        self.socket.sendall(head.encode() + body)
+
+    def receive(self) -> tuple[int, dict[str, str], bytes]:
+        status = int(self.file.readline().split()[1])
+        lines = iter(self.file.readline, b"\r\n")
+        headers = dict(line.decode().strip().lower().split(": ", 1) for line in lines)
+        return status, headers, self.file.read(int(headers["content-length"]))
+
+
+@pytest.fixture
+def client(address: tuple[str, int]) -> Iterator[Client]:
+    with (
+        socket.create_connection(address, timeout=10) as connection,
+        connection.makefile("rb") as file,
+    ):
+        yield Client(connection, file)
+
+
+def assert_refused(client: Client) -> None:
+    status, headers, body = client.receive()
+    assert status == 413
+    assert headers["content-type"] == "application/problem+json"
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["x-request-id"]
+    assert json.loads(body)["status"] == 413
+
+
+def test_a_declared_body_is_not_waited_for(client: Client) -> None:
+    client.send(f"{HEAD}Content-Length: {LIMIT + 1}\r\n\r\n")
+    assert_refused(client)
+
+
+def test_a_client_that_asks_first_need_not_send_it(client: Client) -> None:
+    client.send(f"{HEAD}Content-Length: {LIMIT + 1}\r\nExpect: 100-continue\r\n\r\n")
+    assert_refused(client)
+
+
+def test_a_client_that_sends_all_of_it_hears_why_and_may_go_on(client: Client) -> None:
+    client.send(f"{HEAD}Content-Length: {5 * LIMIT}\r\n\r\n", b"x" * 5 * LIMIT)
+    assert_refused(client)
+    client.send(GET)
+    assert client.receive()[0] == 200
+
+
+def test_a_body_of_any_length_is_refused_once_it_is_too_large(client: Client) -> None:
+    client.send(f"{HEAD}Transfer-Encoding: chunked\r\n\r\n")
+    for _ in range(11):
+        client.send("186a0\r\n", b"x" * 100_000 + b"\r\n")
+    assert_refused(client)
+    client.send("0\r\n\r\n" + GET)
+    assert client.receive()[0] == 200

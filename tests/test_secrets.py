@@ -1,0 +1,169 @@
+"""No secret in any output of runs with known ones, in which all goes wrong that can."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from urllib.parse import quote
+
+import httpx
+import pytest
+from conftest import Project, short_directory
+from servers import postgresql, psql
+from serving import serve
+
+pytestmark = pytest.mark.slow
+
+# Each holds the same word, by which it is found whatever has become of the rest.
+APP, OWNER, WRONG = "app/s3cret@1", "owner/s3cret@2", "wrong/s3cret@3"
+TOKEN, BODY = "s3cret-token", "s3cret-in-a-body"
+
+BUGS = '''"""Bugs of every kind, each with a secret at hand."""
+
+import asyncio
+import logging
+
+import structlog
+from fastapi import APIRouter, Request
+from sqlalchemy import text
+
+from app.dependencies import Session
+from app.items.schemas import ItemCreate
+
+router = APIRouter(prefix="/bugs")
+STATEMENTS = {
+    "null": "INSERT INTO items (name, description) VALUES (NULL, :value)",
+    "check": "WITH t AS (SELECT :value) INSERT INTO items (id, name) OVERRIDING SYSTEM VALUE"
+    " SELECT NULL, * FROM t",
+    "type": "SELECT 1 + :value",
+    "literal": "SELECT CAST(CAST(:value AS text) AS integer)",
+    "syntax": "SELECT FROM WHERE name = :value",
+}
+
+
+@router.post("/{kind}")
+async def fail(kind: str, new: ItemCreate, request: Request, session: Session) -> None:
+    password = new.description
+    logging.getLogger("app.bugs").debug("a line of %s", kind)
+    structlog.get_logger("app.bugs").info("another", kind=kind)
+    if kind in STATEMENTS:
+        await session.execute(text(STATEMENTS[kind]), {"value": password})
+    async with asyncio.TaskGroup() as group:
+        group.create_task(raise_error(password))
+
+
+async def raise_error(password: str) -> None:
+    raise KeyError("a bug")
+'''
+JSON = {"Content-Type": "application/json"}
+UVICORN = ["uvicorn", "app.main:app", "--port", "PORT", "--log-level", "debug"]
+KINDS = ["null", "check", "type", "literal", "syntax", "group"]
+
+
+def database_url(password: str, role: str, port: int) -> str:
+    return f"postgresql://{role}:{quote(password, safe='')}@127.0.0.1:{port}/app"
+
+
+def environment(port: int, app: str = APP, owner: str = OWNER) -> dict[str, str]:
+    return {
+        "DATABASE_URL": database_url(app, "app", port),
+        "DATABASE_URL_SYNC": database_url(owner, "app_owner", port),
+    }
+
+
+def requests(url: str) -> list[httpx.Response]:
+    """The answers to requests with secrets, none of which succeeds, and to the probes."""
+    headers = {"Authorization": f"Bearer {TOKEN}", "Cookie": f"session={TOKEN}"}
+    headers |= {"X-Request-ID": f"{TOKEN} is none"}
+    with httpx.Client(base_url=url, headers=headers, params={"token": TOKEN}) as client:
+        item = {"name": BODY, "description": BODY}
+        client.post("/items", json=item)
+        return [
+            client.post("/items", json=item),
+            client.post("/items", json={"name": [BODY], "description": BODY * 1000}),
+            client.post("/items", content=f'{{"name": "{BODY}"', headers=JSON),
+            client.post("/items", content=BODY.encode() + b"\xff", headers=JSON),
+            client.post("/items", json={"name": BODY, "description": BODY * 100_000}),
+            client.patch("/items/0", json=item),
+            client.put("/items", json=item),
+            client.post("/nothing", json=item),
+            *(client.post(f"/bugs/{kind}", json=item) for kind in KINDS),
+            client.get("/health/ready"),
+        ]
+
+
+@pytest.fixture(scope="module")
+def project(baked: Project) -> Project:
+    """With routes that are full of bugs."""
+    project = baked.copy(short_directory())
+    (project.path / ".env").unlink()
+    (project.path / "app" / "bugs.py").write_text(BUGS)
+    project.replace("app/main.py", "from app import ", "from app import bugs, ")
+    line = "    app.include_router(health.router)\n"
+    project.replace("app/main.py", line, line + line.replace("health", "bugs"))
+    return project
+
+
+@contextmanager
+def database(project: Project) -> Iterator[int]:
+    """A server that asks for passwords, with the project's roles; yields its port."""
+    directory = short_directory()
+    access = "local all all trust\nhost all all all scram-sha-256\n"
+    roles = (project.path / "roles.sql").read_text()
+    passwords = f"ALTER ROLE app PASSWORD '{APP}'; ALTER ROLE app_owner PASSWORD '{OWNER}';"
+    with postgresql(directory, access, {}) as port:
+        psql(directory, port, f"CREATE DATABASE app;\n\\connect app\n{roles}\n{passwords}")
+        yield port
+
+
+def assert_no_secret(*outputs: str) -> None:
+    """All of them, however they are written, hold one word."""
+    lines = "\n".join(outputs).splitlines()
+    assert [line for line in lines if "s3cret" in line.lower()] == []
+
+
+def test_requests_that_fail(project: Project) -> None:
+    """Before and after the database goes down."""
+    with ExitStack() as stack:
+        port = stack.enter_context(database(project))
+        migrated = project.uv("alembic", "upgrade", "head", env=environment(port))
+        with serve(project, *UVICORN, env=environment(port)) as served:
+            answers = requests(served.url)
+            stack.close()
+            answers += requests(served.url)
+    output = "".join(served.lines)
+    assert_no_secret(migrated, output, *(f"{a.headers} {a.text}" for a in answers))
+    statuses = [answer.status_code for answer in answers]
+    assert set(statuses) >= {400, 404, 405, 409, 413, 422, 500, 503}
+    assert min(status for status in statuses if status != 200) >= 400
+    for part in ("KeyError", "[SQL: SELECT 1 + ", '"path": "/bugs/group"', "a line of group"):
+        assert part in output
+
+
+def test_a_password_that_is_wrong(project: Project) -> None:
+    with database(project) as port:
+        variables = environment(port, app=WRONG, owner=WRONG)
+        with serve(project, *UVICORN, env=variables) as served:
+            answers = requests(served.url)
+        migrated = project.uv("alembic", "upgrade", "head", env=variables, check=False)
+        traceback = project.uv("alembic", "--raiseerr", "current", env=variables, check=False)
+    output = "".join(served.lines)
+    assert "password authentication failed" in output
+    assert "password authentication failed" in migrated
+    assert "Traceback" in traceback
+    assert_no_secret(output, migrated, traceback, *(answer.text for answer in answers))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"postgresql://app:{WRONG}@127.0.0.1/app",
+        f"postgresql+asyncpg://app:{quote(WRONG, safe='')}@127.0.0.1/app?no_such=parameter",
+        f"postgresql://127.0.0.1/app?password={quote(WRONG, safe='')}&sslmode=no",
+    ],
+)
+def test_a_url_that_is_wrong(project: Project, url: str) -> None:
+    command = [*UVICORN[:2], "--port", "0"]
+    served = project.uv(*command, env={"DATABASE_URL": url}, check=False)
+    migrated = project.uv("alembic", "current", env={"DATABASE_URL_SYNC": url}, check=False)
+    assert "DATABASE_URL " in served
+    assert "DATABASE_URL_SYNC " in migrated
+    assert_no_secret(served, migrated)

@@ -1,0 +1,38 @@
+"""/docs without the internet: Swagger UI's files come with a package."""
+
+from base64 import b64encode
+from hashlib import sha256
+
+from fastapi import FastAPI
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.responses import HTMLResponse
+from fastapi.staticfiles import StaticFiles
+
+POLICY = (
+    "default-src 'none'; script-src 'self' '{script}'; style-src 'self'; img-src 'self' data:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+
+def install(app: FastAPI) -> None:
+    """Serve the page and what it loads; relative addresses are right behind any proxy."""
+    page = get_swagger_ui_html(
+        openapi_url="openapi.json",
+        title=app.title,
+        swagger_js_url="docs/assets/swagger-ui-bundle.js",
+        swagger_css_url="docs/assets/swagger-ui.css",
+        swagger_favicon_url="docs/assets/favicon-32x32.png",
+    )
+    page.headers["Content-Security-Policy"] = POLICY.format(script=hash_of_script(page))
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        return page
+
+    app.mount("/docs/assets", StaticFiles(packages=[("fastapi_swagger", "resources")]))
+
+
+def hash_of_script(page: HTMLResponse) -> str:
+    """By which a browser knows the page's own script from one that was smuggled in."""
+    script = bytes(page.body).split(b"<script>")[1].split(b"</script>")[0]
+    return f"sha256-{b64encode(sha256(script).digest()).decode()}"

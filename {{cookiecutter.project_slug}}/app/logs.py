@@ -1,0 +1,84 @@
+"""Logs: the lines of every logger in one form on stderr."""
+
+import logging
+import re
+import sys
+
+import structlog
+from structlog.contextvars import merge_contextvars
+from structlog.dev import ConsoleRenderer, plain_traceback
+from structlog.processors import JSONRenderer, TimeStamper, format_exc_info
+from structlog.stdlib import ExtraAdder, ProcessorFormatter, add_log_level, add_logger_name
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+# What the database quotes, up to where an exception's message ends.
+VALUES = re.compile(
+    r"(DETAIL:|invalid input [^:\n]*:).*?"
+    r"(?=\n\[SQL: |\n\nThe above exception |\n\nDuring handling |\Z)",
+    re.DOTALL,
+)
+
+
+def configure() -> None:
+    """Take over from uvicorn, in whose process the application was imported.
+
+    Its `--log-level` is everybody's, `--no-access-log` holds for `app.access`, and
+    with a `--log-config` of its own nothing is changed. Where there is no such server,
+    in tests or in Alembic, logging is left alone.
+    """
+    server, access = logging.getLogger("uvicorn"), logging.getLogger("uvicorn.access")
+    makers = {type(handler.formatter).__module__.split(".")[0] for handler in server.handlers}
+    if not makers & {"uvicorn", "fastapi_cli"}:
+        return
+    handler = logging.StreamHandler()
+    handler.setFormatter(formatter(in_terminal=sys.stderr.isatty()))
+    server.handlers = [handler]
+    root = logging.getLogger()
+    root.addHandler(handler)
+    root.setLevel(logging.getLogger("uvicorn.error").getEffectiveLevel())
+    logging.getLogger("app.access").disabled = not access.handlers
+    access.handlers = []  # it would log the query, which may hold a token
+    structlog.configure(
+        processors=[
+            structlog.stdlib.PositionalArgumentsFormatter(),
+            ProcessorFormatter.wrap_for_formatter,
+        ],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+
+
+def formatter(*, in_terminal: bool) -> logging.Formatter:
+    """One line of JSON, or what is easier to read; a traceback shows no local variables."""
+    renderer: Processor = JSONRenderer()
+    if in_terminal:
+        renderer = ConsoleRenderer(exception_formatter=plain_traceback, sort_keys=False)
+    return ProcessorFormatter(
+        foreign_pre_chain=[ExtraAdder(), tidy],
+        processors=[
+            merge_contextvars,
+            add_logger_name,
+            add_log_level,
+            TimeStamper(fmt="iso"),
+            format_exc_info,
+            hide_values,
+            ProcessorFormatter.remove_processors_meta,
+            renderer,
+        ],
+    )
+
+
+def tidy(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """Without a line feed at the end, or copies of the message, which uvicorn has in colour."""
+    event["event"] = event["event"].rstrip()
+    for name in ("asctime", "color_message", "message"):
+        event.pop(name, None)
+    return event
+
+
+def hide_values(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """A traceback without the values of a row or an argument."""
+    if "exception" in event:
+        event["exception"] = VALUES.sub(r"\1 (hidden)", event["exception"])
+    return event

@@ -1,0 +1,51 @@
+"""/docs works where there is no internet."""
+
+import re
+from pathlib import PurePath
+
+import pytest
+from fastapi import FastAPI
+from httpx import AsyncClient
+
+TYPES = {
+    ".css": {"text/css"},
+    ".png": {"image/png"},
+    ".js": {"text/javascript", "application/javascript"},
+    ".json": {"application/json"},
+}
+
+
+async def test_what_the_page_loads_is_here(client: AsyncClient) -> None:
+    page = (await client.get("/docs")).text
+    loaded = re.findall(r"""(?:src|href|url)(?:=|: ?)["']([^"']+)""", page)
+    assert [PurePath(address).suffix for address in loaded] == list(TYPES)
+    assert not any(address.startswith("/") for address in loaded)  # a proxy may have a prefix
+    for address, types in zip(loaded, TYPES.values(), strict=True):
+        response = await client.get(f"/{address}")
+        assert response.status_code == 200
+        assert response.headers["content-type"].split(";")[0] in types
+        assert response.content
+
+
+async def test_the_page_names_nothing_elsewhere(client: AsyncClient) -> None:
+    page = await client.get("/docs")
+    assert re.findall(r"""["'(](?:[a-z]+:)?//""", page.text) == []
+    assert "http" not in page.headers["content-security-policy"]
+    assert "unsafe" not in page.headers["content-security-policy"]
+
+
+async def test_a_browser_asks_whether_a_file_has_changed(client: AsyncClient) -> None:
+    response = await client.get("/docs/assets/swagger-ui.css")
+    assert response.headers["cache-control"] == "no-cache"
+    headers = {"if-none-match": response.headers["etag"]}
+    assert (await client.get("/docs/assets/swagger-ui.css", headers=headers)).status_code == 304
+
+
+@pytest.mark.parametrize("name", ["nothing.js", "../main.py", "%2e%2e/main.py"])
+async def test_no_other_file_is_served(client: AsyncClient, name: str) -> None:
+    response = await client.get(f"/docs/assets/{name}")
+    assert response.status_code == 404
+
+
+async def test_the_schema_does_not_tell_of_them(app: FastAPI) -> None:
+    assert [path for path in app.openapi()["paths"] if "docs" in path] == []

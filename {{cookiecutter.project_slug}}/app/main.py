@@ -33,7 +33,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """The engine lives as long as the application serves."""
     settings: Settings = app.state.settings
-    engine = create_engine(settings.database_url, settings.database_pooler)
+    engine = create_engine(settings)
     app.state.database = Database(engine)
     yield
     await engine.dispose()

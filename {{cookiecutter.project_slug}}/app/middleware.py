@@ -9,11 +9,13 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.config import Settings
+from app.disconnect import CancelOnDisconnect
 from app.errors import problem
 
 
 def install(app: FastAPI, settings: Settings) -> None:
-    """Add what the settings name, which by default is nothing."""
+    """Add what holds for every request, and what the settings name."""
+    app.add_middleware(CancelOnDisconnect)
     if settings.allowed_hosts:
         app.add_middleware(AllowedHosts, hosts=settings.allowed_hosts)
     if settings.cors_origins:  # without cookies: a token in a header works

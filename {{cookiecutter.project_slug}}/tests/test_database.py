@@ -20,7 +20,6 @@ from sqlalchemy import (
     Integer,
     MetaData,
     NullPool,
-    QueuePool,
     Table,
     Text,
     create_engine,
@@ -35,7 +34,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from app.database import Base, Database, ReadOnlyViolation
-from app.database import create_engine as create_async_engine
 from app.dependencies import ReadSession, Session
 from app.urls import ASYNC_DRIVER
 
@@ -328,9 +326,3 @@ def test_every_constraint_and_index_gets_a_name() -> None:
         "ix_books_year",
         "fk_books_author_id_authors",
     }
-
-
-def test_a_worker_opens_no_more_connections_than_the_readme_counts(engine: AsyncEngine) -> None:
-    pool = create_async_engine(engine.url).pool
-    assert isinstance(pool, QueuePool)
-    assert pool.size() + pool._max_overflow == 15

@@ -15,7 +15,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import httpx
-from servers import free_port, postgresql
+from servers import ACCOUNT, control, free_port, postgresql, psql, psql_command
 
 KINDS = ("write", "one", "page", "one")  # what each client does in turn
 
@@ -23,25 +23,65 @@ KINDS = ("write", "one", "page", "one")  # what each client does in turn
 TRUST = "local all all trust\nhost all all 127.0.0.1/32 trust\n"
 
 
-def migrate(project: Path, directory: Path, port: int) -> dict[str, str]:
-    """`alembic upgrade head` in an installed project. Returns the environment to serve it in."""
-    environment = {
-        "PATH": os.environ["PATH"],
-        "DATABASE_URL": f"postgresql://postgres@127.0.0.1:{port}/postgres",
-        "DATABASE_URL_SYNC": f"postgresql://postgres@/postgres?host={directory}&port={port}",
-    }
-    command = [str(project / ".venv/bin/alembic"), "upgrade", "head"]
-    subprocess.run(command, cwd=project, env=environment, check=True, capture_output=True)
-    return environment
+@dataclass(frozen=True)
+class Stage:
+    """An installed project and a PostgreSQL with its tables; `environment` is to serve it in."""
+
+    project: Path
+    directory: Path
+    port: int
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {
+            "PATH": os.environ["PATH"],
+            "DATABASE_URL": f"postgresql://postgres@127.0.0.1:{self.port}/postgres",
+            "DATABASE_URL_SYNC": (
+                f"postgresql://postgres@/postgres?host={self.directory}&port={self.port}"
+            ),
+        }
+
+    def alembic(self, *arguments: str) -> None:
+        command = [str(self.project / ".venv/bin/alembic"), *arguments]
+        subprocess.run(
+            command, cwd=self.project, env=self.environment, check=True, capture_output=True
+        )
+
+    def psql(self, script: str) -> str:
+        return psql(self.directory, self.port, script)
+
+    def restart(self, mode: str) -> None:
+        control(self.directory, "restart", f"--mode={mode}")
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """While the block runs, whatever uses items waits."""
+        command = psql_command(self.directory, self.port)
+        with subprocess.Popen(
+            command, user=ACCOUNT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as session:
+            assert session.stdin
+            assert session.stdout
+            session.stdin.write("BEGIN; LOCK items; SELECT 'locked';\n")
+            session.stdin.flush()
+            assert session.stdout.readline() == "locked\n"
+            yield
+
+    def waiting(self) -> int:
+        """How many of the application's connections wait for a lock."""
+        return int(self.psql("SELECT count(*) FROM pg_locks WHERE NOT granted"))
 
 
 @contextmanager
-def migrated(
+def stage(
     project: Path, directory: Path, settings: dict[str, str] | None = None
-) -> Iterator[dict[str, str]]:
-    """A PostgreSQL in `directory` with the tables of an installed project; its environment."""
+) -> Iterator[Stage]:
+    """A PostgreSQL in `directory`, migrated by an installed project."""
+    directory.chmod(0o755)  # for the account that runs the server
     with postgresql(directory, TRUST, settings or {}) as port:
-        yield migrate(project, directory, port)
+        stage = Stage(project, directory, port)
+        stage.alembic("upgrade", "head")
+        yield stage
 
 
 @dataclass(frozen=True)
@@ -68,7 +108,7 @@ def serve(
 ) -> Iterator[Server]:
     """uvicorn on an installed project, from where it is ready to its end by SIGTERM.
 
-    `environment` is all that it gets: what `migrate` returns, and settings.
+    `environment` is all that it gets: a stage's, and settings.
     """
     port = free_port()
     log = log or project / f"server-{port}.log"

@@ -33,7 +33,9 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from app.config import Settings
 from app.database import Base, Database, ReadOnlyViolation
+from app.database import create_engine as create_async_engine
 from app.dependencies import ReadSession, Session
 from app.urls import ASYNC_DRIVER
 
@@ -205,7 +207,7 @@ async def test_a_read_is_one_round_trip_and_a_write_three(fresh_url: URL) -> Non
     """The server says ReadyForQuery at the end of each."""
     Scratch.metadata.create_all(create_engine(fresh_url, poolclass=NullPool))
     async with overheard(fresh_url.set(drivername=ASYNC_DRIVER)) as (url, messages):
-        engine = create_async_engine(url)
+        engine = create_async_engine(Settings(database_url=url, database_url_sync=""))
         database = Database(engine)
 
         async def read() -> None:

@@ -82,18 +82,76 @@ def postgresql(directory: Path, access: str, settings: dict[str, str]) -> Iterat
     }
     lines = [f"{name} = '{value}'" for name, value in settings.items()]
     (data / "postgresql.auto.conf").write_text("\n".join(lines))
-    control = [binary("pg_ctl"), "--pgdata", str(data), "--wait", "--log", str(data / "log")]
-    run_as_account(*control, "start")
+    control(directory, "start")
     try:
         yield port
     finally:
-        run_as_account(*control, "stop", "--mode", "immediate")
+        control(directory, "stop", "--mode=immediate")
 
 
-def psql(directory: Path, port: int, script: str) -> None:
-    """Run SQL as the superuser, whom pg_hba.conf must trust on the socket."""
+def control(directory: Path, *action: str) -> None:
+    """`pg_ctl ACTION` on the server in `directory`."""
+    data = directory / "data"
+    options = ("--pgdata", str(data), "--wait", "--log", str(data / "log"))
+    run_as_account(binary("pg_ctl"), *options, *action)
+
+
+def psql(directory: Path, port: int, script: str) -> str:
+    """Run SQL as the superuser, whom pg_hba.conf must trust on the socket. Returns the rows."""
+    return run_as_account(*psql_command(directory, port), text=script).strip()
+
+
+def psql_command(directory: Path, port: int) -> list[str]:
     connection = ["--host", str(directory), "--port", str(port), "--username", "postgres"]
-    run_as_account(binary("psql"), *connection, "-v", "ON_ERROR_STOP=1", "postgres", text=script)
+    return [binary("psql"), *connection, "-XqAt", "-v", "ON_ERROR_STOP=1", "postgres"]
+
+
+PGBOUNCER = """
+[databases]
+* = host=127.0.0.1 port={target} user=postgres
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = {port}
+unix_socket_dir =
+auth_type = any
+pool_mode = transaction
+default_pool_size = {size}
+{settings}
+"""
+
+
+def pgbouncer_version() -> tuple[int, ...]:
+    path = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
+    if not path:
+        pytest.skip("needs Debian's package pgbouncer")
+    return tuple(int(part) for part in run_as_account(path, "--version").split()[1].split("."))
+
+
+@contextmanager
+def pgbouncer(directory: Path, target: int, size: int, settings: str = "") -> Iterator[int]:
+    """PgBouncer in transaction mode before a server that trusts it; yields its port."""
+    pgbouncer_version()
+    port, file = free_port(), directory / "pgbouncer.ini"
+    file.write_text(PGBOUNCER.format(target=target, port=port, size=size, settings=settings))
+    with (directory / "pgbouncer.log").open("wb") as log:
+        process = subprocess.Popen(
+            ["pgbouncer", str(file)],
+            env={"PATH": f"{os.environ['PATH']}:/usr/sbin"},
+            user=ACCOUNT,
+            stderr=log,
+        )
+    try:
+        while not accepts(port):
+            assert process.poll() is None, (directory / "pgbouncer.log").read_text()
+        yield port
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def accepts(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
 
 
 def write_certificates(directory: Path, account_name: str) -> None:

@@ -81,7 +81,26 @@ def recipes(work: Path) -> None:
                     report(result["recipe"], longest, 250, "ms")
 
 
-BENCHMARKS = [generation, first_response, suite, recipes]
+def survival(work: Path) -> None:
+    """Requests sent, failed and lost: restarts, a dead link, a full pool, clients that leave."""
+    survive(work, "survival")
+
+
+def pgbouncer(work: Path) -> None:
+    """Requests that fail of 20,000 through PgBouncer, with and without prepared statements (0)."""
+    survive(work, "pgbouncer")
+
+
+def survive(work: Path, name: str) -> None:
+    work.chmod(0o755)  # for the account that runs PostgreSQL
+    project = generate(work, TEMPLATE)
+    (project / ".env").unlink()
+    run(["uv", "sync", "--quiet"], project)
+    script = [sys.executable, str(TEMPLATE / "tests" / "survival.py"), str(project), name]
+    subprocess.run(script, check=True)
+
+
+BENCHMARKS = [generation, first_response, suite, recipes, survival, pgbouncer]
 
 
 def main() -> None:

@@ -16,6 +16,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy import URL
 
 from app import ROOT
+from app.durations import seconds
 from app.urls import ConfigurationError, async_url, sync_url
 
 DatabaseURL = Annotated[InstanceOf[URL], NoDecode]
@@ -36,6 +37,9 @@ class Settings(BaseSettings):
     the password, `url.render_as_string(hide_password=False)` writes it out. The one that
     is not set is derived from the other.
 
+    Each process has `database_pool_size` connections at most. The timeouts are PostgreSQL's, as
+    `500ms` or `5min`, and 0 is none.
+
     `allowed_hosts` and `cors_origins` are lists, with commas in between; see
     `app/middleware.py`.
 
@@ -49,6 +53,9 @@ class Settings(BaseSettings):
     database_url: DatabaseURL
     database_url_sync: DatabaseURL
     database_pooler: Literal["none", "pgbouncer"] = "none"
+    database_pool_size: PositiveInt = 15
+    database_statement_timeout: str = "30s"
+    database_idle_in_transaction_timeout: str = "60s"
     allowed_hosts: Names = []
     cors_origins: Names = []
     max_body_size: PositiveInt = 1_000_000  # bytes of a request
@@ -72,6 +79,12 @@ class Settings(BaseSettings):
             "database_url": async_url(url, url_sync),
             "database_url_sync": sync_url(url, url_sync, pooler),
         }
+
+    @field_validator("database_statement_timeout", "database_idle_in_transaction_timeout")
+    @classmethod
+    def check_time(cls, value: str) -> str:
+        seconds(value)
+        return value
 
     @field_validator(*PATTERNS, mode="before")
     @classmethod

@@ -1,23 +1,25 @@
 """The tables' base class, the engine and its sessions."""
 
+import asyncio
 import enum
+import socket
 from datetime import datetime
 from typing import Any, Never
-from uuid import uuid4
 
+import asyncpg
 from sqlalchemy import (
-    URL,
     BigInteger,
     Constraint,
     DateTime,
     Enum,
+    ExceptionContext,
     MetaData,
     Table,
     Text,
     event,
     orm,
 )
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, DisconnectionError
 from sqlalchemy.ext.asyncio import (
     AsyncConnection,
     AsyncEngine,
@@ -29,8 +31,20 @@ from sqlalchemy.sql.dml import UpdateBase
 from sqlalchemy.sql.selectable import TextualSelect
 
 from app.asyncpg_url import asyncpg_arguments
+from app.config import Settings
+from app.durations import seconds
 from app.enums import is_of_enum
 from app.urls import ConfigurationError
+
+# Seconds: to wait for a connection of the pool to become free, and for a new one; the age at
+# which one is replaced, so that a failover or a balancer's new server is found at last; and how
+# much longer than a statement may take its answer may.
+POOL_TIMEOUT = 5
+CONNECT_TIMEOUT = 5
+POOL_RECYCLE = 1800
+GRACE = 5
+# A peer that vanished is noticed within a minute where nothing is sent.
+KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
 
 
 def other_column(check: Constraint, table: Table) -> str:
@@ -142,31 +156,68 @@ class Database:
         )
 
 
-def create_engine(url: URL, pooler: str = "none", **options: Any) -> AsyncEngine:
-    """An engine on asyncpg that connects when first used.
-
-    With a pooler in transaction mode each transaction may meet another server
-    connection, so that no statement may stay prepared on one.
-    """
+def create_engine(settings: Settings, **options: Any) -> AsyncEngine:
+    """An engine on asyncpg that connects when first used; `options` replace those of its pool."""
     try:
-        url, connect_args = asyncpg_arguments(url)
+        url, arguments = asyncpg_arguments(settings.database_url)
     except OSError as error:
         raise ConfigurationError(f"DATABASE_URL names a certificate: {error}") from None
-    if pooler != "none":
-        connect_args |= {
-            "statement_cache_size": 0,
-            "prepared_statement_cache_size": 0,
-            "prepared_statement_name_func": lambda: f"app_{uuid4().hex}",
-        }
+    pool = {
+        "pool_size": settings.database_pool_size,
+        "max_overflow": 0,
+        "pool_timeout": POOL_TIMEOUT,
+        "pool_recycle": POOL_RECYCLE,
+    }
     engine = create_async_engine(
         url,
-        connect_args=connect_args,
+        connect_args={**connect_arguments(settings), **arguments},
         skip_autocommit_rollback=True,
         hide_parameters=True,  # from what is logged
-        **options,
+        **(options or pool),
     )
     event.listen(engine.sync_engine, "do_connect", connect)
+    event.listen(engine.sync_engine, "checkout", refuse_closed)
+    event.listen(engine.sync_engine, "do_execute", execute)
+    event.listen(engine.sync_engine, "handle_error", give_up)
     return engine
+
+
+def connect_arguments(settings: Settings) -> dict[str, Any]:
+    """What asyncpg is told beside the URL.
+
+    A server that answers nothing, not even that a statement took too long, is given up a little
+    later.
+    """
+    limit = seconds(settings.database_statement_timeout)
+    arguments = {"timeout": CONNECT_TIMEOUT, "connection_class": Connection}
+    if settings.database_pooler == "none":
+        timeouts = {
+            "statement_timeout": settings.database_statement_timeout,
+            "idle_in_transaction_session_timeout": settings.database_idle_in_transaction_timeout,
+        }
+        return arguments | {
+            "server_settings": timeouts,
+            "command_timeout": limit + GRACE if limit else None,
+        }
+    # Each transaction may meet another server connection, so no statement may stay prepared on
+    # one; and settings are of the server connection, which is not ours.
+    return arguments | {
+        "statement_cache_size": 0,
+        "prepared_statement_cache_size": 0,
+        "command_timeout": limit or None,
+    }
+
+
+class Connection(asyncpg.Connection):  # type: ignore[misc] # asyncpg ships no types
+    """A connection whose peer is asked for signs of life, so that one that is gone is noticed."""
+
+    def __init__(self, protocol: Any, transport: asyncio.Transport, *args: Any) -> None:
+        super().__init__(protocol, transport, *args)
+        peer = transport.get_extra_info("socket")
+        if peer.family in (socket.AF_INET, socket.AF_INET6):
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for option in KEEPALIVE.keys() & vars(socket):  # macOS lacks one
+                peer.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), KEEPALIVE[option])
 
 
 def connect(dialect: Any, record: object, args: list[Any], kwargs: dict[str, Any]) -> Any:
@@ -175,3 +226,37 @@ def connect(dialect: Any, record: object, args: list[Any], kwargs: dict[str, Any
         return dialect.connect(*args, **kwargs)
     except (OSError, dialect.loaded_dbapi.Error) as error:
         raise DatabaseUnavailable(str(error)) from error
+
+
+def refuse_closed(connection: Any, *_: object) -> None:
+    """Have the pool replace what the server has closed, which costs no round trip to know."""
+    if connection.driver_connection.is_closed():
+        raise DisconnectionError
+
+
+def execute(cursor: Any, statement: str, parameters: Any, context: Any) -> bool:
+    """Prepare a statement anew where a migration made it outdated, if nothing is lost by it.
+
+    PostgreSQL refuses one whose columns have other types than when it was prepared, and with it
+    the transaction.
+    """
+    connection = context.root_connection.connection
+    first = not connection.driver_connection.is_in_transaction()
+    try:
+        cursor.execute(statement, parameters)
+    except context.dialect.loaded_dbapi.InvalidCachedStatementError as error:
+        if not first:
+            raise DatabaseUnavailable("a migration has changed a table meanwhile") from error
+        context.handle_dbapi_exception(error)  # for all connections
+        context.pre_exec()
+        connection.rollback()
+        cursor.execute(statement, parameters)
+    return True
+
+
+def give_up(context: ExceptionContext) -> None:
+    """Have a connection that does not answer in time replaced, and all that are as old."""
+    error = context.original_exception
+    if isinstance(error, TimeoutError):
+        context.is_disconnect = True
+        raise DatabaseUnavailable("no answer in time") from error

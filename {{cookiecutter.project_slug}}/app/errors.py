@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from http.client import responses as phrases
 from typing import Any
 
-from asyncpg import UniqueViolationError
+from asyncpg import InterfaceError, PostgresError, QueryCanceledError, UniqueViolationError
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -47,7 +47,8 @@ class Problem(BaseModel):
 def install(app: FastAPI) -> None:
     """Answer every exception with a Problem."""
     named = (HTTPException, RequestValidationError, NotFound, Conflict)
-    database = (DatabaseUnavailable, DBAPIError, PoolTimeout)
+    # asyncpg's own are of a connection that was lost while SQLAlchemy set it up.
+    database = (DatabaseUnavailable, DBAPIError, PoolTimeout, PostgresError, InterfaceError)
     for kind in named + database:
         app.add_exception_handler(kind, answer)
     app.add_exception_handler(Exception, answer_unexpected)
@@ -67,7 +68,18 @@ async def answer(request: Request, error: Exception) -> JSONResponse:
             return problem(409, str(error))
         case IntegrityError(driver_exception=UniqueViolationError() as violation):
             return problem(409, describe_violation(violation))
-        case DatabaseUnavailable() | PoolTimeout() | DBAPIError(connection_invalidated=True):
+        case DBAPIError(driver_exception=QueryCanceledError()):
+            logger.error("A query took too long: %s", error)
+            return problem(504, "The database took too long.")
+        case PoolTimeout():
+            logger.error("Every connection of the pool is in use: %s", error)
+            return problem(503, "The database is busy.")
+        case (
+            DatabaseUnavailable()
+            | PostgresError()
+            | InterfaceError()
+            | DBAPIError(connection_invalidated=True)
+        ):
             logger.error("The database cannot be reached: %s", error)
             return problem(503, "The database cannot be reached.")
         case _:

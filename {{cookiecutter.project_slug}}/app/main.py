@@ -40,7 +40,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """The engine lives as long as the application serves."""
     logs.configure()  # for `uvicorn.run(app)`, which comes after create_app()
     settings: Settings = app.state.settings
-    engine = create_engine(settings.database_url, settings.database_pooler)
+    engine = create_engine(settings)
     app.state.database = Database(engine)
     yield
     await engine.dispose()

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from app.config import Settings
+from app.disconnect import CancelOnDisconnect
 from app.errors import answer_unexpected, problem
 
 REQUEST_ID = re.compile(rb"[\w.+/=:-]{1,128}")
@@ -43,7 +44,8 @@ class Application(FastAPI):
 
 
 def install(app: FastAPI, settings: Settings) -> None:
-    """Add what the settings name, the innermost first; by default nothing."""
+    """Add what holds for every request, and what the settings name; the innermost first."""
+    app.add_middleware(CancelOnDisconnect)
     if settings.allowed_hosts:
         app.add_middleware(AllowedHosts, hosts=settings.allowed_hosts)
     if settings.cors_origins:

@@ -29,6 +29,7 @@ from psycopg.errors import (
 from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
+from .durations import seconds
 from .urls import ConfigurationError, sync_url
 
 # Where alembic.ini and .env are, however deep this file is below.
@@ -78,11 +79,11 @@ def environment() -> dict[str, str]:
         for name, value in source.items()
         if value
     }
-    for name, default in DEFAULTS.items():
-        if not re.fullmatch(r"0|\d+(ms|s|min|h|d)", values[name]):
-            raise ConfigurationError(
-                f"{name}={values[name]} is no time; it should look like {default}, 500ms or 5min"
-            )
+    for name in DEFAULTS:
+        try:
+            seconds(values[name])
+        except ValueError as error:
+            raise ConfigurationError(f"{name}={error}") from None
     return values
 
 
@@ -234,8 +235,7 @@ def one_at_a_time(config: Config, migration: MigrationContext) -> Iterator[None]
 
 def acquire(lock: Connection, key: str, wait: str) -> None:
     """Poll for an advisory lock, telling once who has it."""
-    seconds = lock.scalar(text("SELECT extract(epoch FROM :wait ::interval)"), {"wait": wait})
-    deadline = time.monotonic() + float(seconds)
+    deadline = time.monotonic() + seconds(wait)
     told = False
     while not lock.scalar(TRY_LOCK, {"key": key}):
         holder = lock.scalar(PROCESS, {"pid": lock.scalar(HOLDER, {"key": key})})

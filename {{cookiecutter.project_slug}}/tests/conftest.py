@@ -198,7 +198,7 @@ def scratch(tmp_path: Path, transaction: Connection) -> Config:
 @pytest.fixture(scope="session")
 def engine(worker_url: URL) -> AsyncEngine:
     """Connects anew each time: a connection belongs to the event loop of one test."""
-    return create_async_engine(worker_url.set(drivername=ASYNC_DRIVER), poolclass=NullPool)
+    return create_async_engine(settings(worker_url), poolclass=NullPool)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from typing import Annotated
 
 import pytest
+from asyncpg import ConnectionDoesNotExistError
 from fastapi import FastAPI, HTTPException, Query
 from httpx import AsyncClient, Response
 from pydantic import BaseModel
@@ -40,6 +41,7 @@ def routes(app: FastAPI) -> None:
             "bug": KeyError("secret"),
             "down": DatabaseUnavailable("secret"),
             "pool": PoolTimeout("secret"),
+            "lost while new": ConnectionDoesNotExistError("secret"),
             "lost": DBAPIError("secret", None, Exception(), connection_invalidated=True),
         }[name]
 
@@ -72,10 +74,14 @@ async def test_a_bug_is_500_and_hides_what_happened(client: AsyncClient, kind: s
     assert "secret" not in response.text
 
 
-@pytest.mark.parametrize("kind", ["down", "pool", "lost"])
+@pytest.mark.parametrize("kind", ["down", "lost", "lost while new"])
 async def test_a_database_out_of_reach_is_503(client: AsyncClient, kind: str) -> None:
     response = await client.get(f"/raise/{kind}")
     assert_problem(response, 503, "The database cannot be reached.")
+
+
+async def test_a_busy_database_is_503(client: AsyncClient) -> None:
+    assert_problem(await client.get("/raise/pool"), 503, "The database is busy.")
 
 
 @pytest.mark.parametrize("path", ["/", "/nothing", "/%00", "/%FF", "/" + "x" * 5000])

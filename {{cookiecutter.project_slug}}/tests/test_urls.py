@@ -4,9 +4,11 @@ from typing import Any
 
 import pytest
 from sqlalchemy import create_engine, make_url
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from app import database
 from app.asyncpg_url import asyncpg_arguments
+from app.config import Settings
 from app.urls import SYNC_DRIVER, ConfigurationError, async_url, sync_url
 
 SECRET = "hunter2"  # noqa: S105 - nobody's
@@ -26,7 +28,7 @@ def given_to_asyncpg(url: str) -> dict[str, Any]:
     """What the URL becomes for asyncpg; what it shall read as a URL is that URL's query."""
     parsed, arguments = asyncpg_arguments(async_url(url, None))
     dsn = make_url(arguments.pop("dsn", "postgresql://")).query
-    dialect = database.create_engine(parsed).dialect
+    dialect = create_async_engine(parsed).dialect
     return {**dialect.create_connect_args(parsed)[1], **arguments, **dsn}
 
 
@@ -198,7 +200,7 @@ def test_what_asyncpg_does_not_know_becomes_a_verified_server(parameters: str) -
 def test_a_certificate_that_is_not_there_is_one_line() -> None:
     url = async_url("postgresql://db/d?channel_binding=require&sslrootcert=nowhere.crt", None)
     with pytest.raises(ConfigurationError, match=r"^DATABASE_URL .* No such file"):
-        database.create_engine(url)
+        database.create_engine(Settings(database_url=url, database_url_sync=""))
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,18 @@
 """Settings: the environment, then `.env`, as typed values."""
 
 import re
+import sys
 from functools import cache
 from typing import Annotated, Any, Literal
 
-from pydantic import InstanceOf, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    InstanceOf,
+    NonNegativeInt,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy import URL
 
@@ -30,7 +38,7 @@ class Settings(BaseSettings):
     is not set is derived from the other.
 
     `allowed_hosts` and `cors_origins` are lists, with commas in between; see
-    `app/middleware.py`.
+    `app/middleware.py`. `shutdown_delay` is in seconds; see `app/shutdown.py`.
 
     Raises ConfigurationError, one line for each variable that is wrong.
     """
@@ -44,6 +52,7 @@ class Settings(BaseSettings):
     database_pooler: Literal["none", "pgbouncer"] = "none"
     allowed_hosts: Names = []
     cors_origins: Names = []
+    shutdown_delay: NonNegativeInt = 5
 
     def __init__(self, **values: Any) -> None:
         try:
@@ -80,4 +89,9 @@ class Settings(BaseSettings):
 @cache
 def get_settings() -> Settings:
     """The settings of this process, read once."""
-    return Settings()
+    try:
+        return Settings()
+    except ConfigurationError as error:
+        print(error, file=sys.stderr)
+        # By this status uvicorn's supervisor knows that other workers would fail as well.
+        sys.exit(3)

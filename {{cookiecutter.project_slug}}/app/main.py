@@ -10,6 +10,7 @@ from app import ROOT, errors, health, middleware
 from app.config import Settings, get_settings
 from app.database import Database, create_engine
 from app.items import routes as items
+from app.shutdown import CloseConnections, Shutdown
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -22,10 +23,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.settings = settings or get_settings()
+    app.state.shutdown = Shutdown(app.state.settings.shutdown_delay)
     app.include_router(health.router)
     app.include_router(items.router)
     errors.install(app)
     middleware.install(app, app.state.settings)
+    app.add_middleware(CloseConnections, shutdown=app.state.shutdown)
     return app
 
 
@@ -35,7 +38,8 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
     engine = create_engine(settings.database_url, settings.database_pooler)
     app.state.database = Database(engine)
-    yield
+    with app.state.shutdown.on_sigterm():
+        yield
     await engine.dispose()
 
 

@@ -82,18 +82,28 @@ def postgresql(directory: Path, access: str, settings: dict[str, str]) -> Iterat
     }
     lines = [f"{name} = '{value}'" for name, value in settings.items()]
     (data / "postgresql.auto.conf").write_text("\n".join(lines))
-    control = [binary("pg_ctl"), "--pgdata", str(data), "--wait", "--log", str(data / "log")]
-    run_as_account(*control, "start")
+    control(directory, "start")
     try:
         yield port
     finally:
-        run_as_account(*control, "stop", "--mode", "immediate")
+        control(directory, "stop", "--mode=immediate")
 
 
-def psql(directory: Path, port: int, script: str) -> None:
-    """Run SQL as the superuser, whom pg_hba.conf must trust on the socket."""
+def control(directory: Path, *action: str) -> None:
+    """`pg_ctl ACTION` on the server in `directory`."""
+    data = directory / "data"
+    options = ("--pgdata", str(data), "--wait", "--log", str(data / "log"))
+    run_as_account(binary("pg_ctl"), *options, *action)
+
+
+def psql(directory: Path, port: int, script: str) -> str:
+    """Run SQL as the superuser, whom pg_hba.conf must trust on the socket. Returns the rows."""
+    return run_as_account(*psql_command(directory, port), text=script).strip()
+
+
+def psql_command(directory: Path, port: int) -> list[str]:
     connection = ["--host", str(directory), "--port", str(port), "--username", "postgres"]
-    run_as_account(binary("psql"), *connection, "-v", "ON_ERROR_STOP=1", "postgres", text=script)
+    return [binary("psql"), *connection, "-XqAt", "-v", "ON_ERROR_STOP=1", "postgres"]
 
 
 def write_certificates(directory: Path, account_name: str) -> None:

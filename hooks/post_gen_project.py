@@ -28,7 +28,7 @@ OWNED = """
     app/__init__.py app/asyncpg_url.py app/autogenerate.py app/config.py app/database.py
     app/dependencies.py app/dev.py app/disconnect.py app/docs.py app/durations.py app/enums.py
     app/errors.py app/health.py app/logs.py app/main.py app/middleware.py app/migrations.py
-    app/urls.py
+    app/shutdown.py app/urls.py
     app/items/__init__.py app/items/routes.py app/items/schemas.py app/items/service.py
     app/models/__init__.py app/models/item.py
     tests/conftest.py tests/test_autogenerate.py tests/test_config.py tests/test_database.py

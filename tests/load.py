@@ -39,6 +39,7 @@ class Stage:
             "DATABASE_URL_SYNC": (
                 f"postgresql://postgres@/postgres?host={self.directory}&port={self.port}"
             ),
+            "SHUTDOWN_DELAY": "0",
         }
 
     def alembic(self, *arguments: str) -> None:

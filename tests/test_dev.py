@@ -270,16 +270,17 @@ def test_the_child_has_this_database_and_no_other(copied: Project) -> None:
     script = (
         "import os; from app.config import Settings; s = Settings();"
         "print(s.database_url.database, s.database_url_sync.database, s.database_pooler,"
-        " os.environ['PGDATABASE'])"
+        " os.environ['PGDATABASE'], s.shutdown_delay)"
     )
     output = copied.uv(
         "dev", "python", "-c", script, env={"DATABASE_URL_SYNC": "postgresql://localhost:1/other"}
     )
-    assert output == "app app none app\n"
+    assert output == "app app none app 0\n"
 
 
 def test_env_is_used_without_dev_and_found_from_anywhere(copied: Project, tmp_path: Path) -> None:
-    holder = copied.start("dev", "sh", "-c", "env | grep ^DATABASE_URL; echo; read line")
+    command = "env | grep -E '^(DATABASE_URL|SHUTDOWN)'; echo; read line"
+    holder = copied.start("dev", "sh", "-c", command)
     assert holder.stdout
     (copied.path / ".env").write_text("".join(iter(holder.stdout.readline, "\n")))
     alembic = [copied.path / ".venv/bin/alembic", "-c", copied.path / "alembic.ini"]

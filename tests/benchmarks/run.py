@@ -12,6 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import living
 import migrating
 import serving
 from measure import ENVIRONMENT, TEMPLATE, answers, compare, generate, inside, report, run
@@ -104,7 +105,7 @@ BENCHMARKS = [generation, first_response, suite, recipes, survival, pgbouncer]
 
 
 def main() -> None:
-    modules = [migrating, serving]
+    modules = [migrating, serving, living]
     every = BENCHMARKS + [benchmark for module in modules for benchmark in module.BENCHMARKS]
     chosen = [benchmark for benchmark in every if benchmark.__name__ in sys.argv[1:]]
     if not chosen:

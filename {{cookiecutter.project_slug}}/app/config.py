@@ -1,11 +1,13 @@
 """Settings: the environment, then `.env`, as typed values."""
 
 import re
+import sys
 from functools import cache
 from typing import Annotated, Any, Literal
 
 from pydantic import (
     InstanceOf,
+    NonNegativeInt,
     PositiveInt,
     ValidationError,
     ValidationInfo,
@@ -41,7 +43,7 @@ class Settings(BaseSettings):
     `500ms` or `5min`, and 0 is none.
 
     `allowed_hosts` and `cors_origins` are lists, with commas in between; see
-    `app/middleware.py`.
+    `app/middleware.py`. `shutdown_delay` is in seconds; see `app/shutdown.py`.
 
     Raises ConfigurationError, one line for each variable that is wrong.
     """
@@ -59,6 +61,7 @@ class Settings(BaseSettings):
     allowed_hosts: Names = []
     cors_origins: Names = []
     max_body_size: PositiveInt = 1_000_000  # bytes of a request
+    shutdown_delay: NonNegativeInt = 5
 
     def __init__(self, **values: Any) -> None:
         try:
@@ -101,4 +104,9 @@ class Settings(BaseSettings):
 @cache
 def get_settings() -> Settings:
     """The settings of this process, read once."""
-    return Settings()
+    try:
+        return Settings()
+    except ConfigurationError as error:
+        print(error, file=sys.stderr)
+        # By this status uvicorn's supervisor knows that other workers would fail as well.
+        sys.exit(3)

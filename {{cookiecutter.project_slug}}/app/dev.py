@@ -208,6 +208,7 @@ def child_environment(server: PostgresServer, database: str) -> dict[str, str]:
         "DATABASE_URL": str(url),
         "DATABASE_URL_SYNC": str(url_sync),
         "DATABASE_POOLER": "none",
+        "SHUTDOWN_DELAY": "0",
         "PGHOST": str(url.query["host"]),
         "PGPORT": str(url.port),
         "PGUSER": OWNER,

@@ -4,7 +4,7 @@ import asyncio
 import logging
 
 from asyncpg import UndefinedTableError
-from fastapi import APIRouter, HTTPException
+from fastapi import APIRouter, HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel
 from sqlalchemy import Text, column, select, table
@@ -41,12 +41,14 @@ async def live() -> Live:
 
 
 @router.get("/ready", responses=errors.responses(503))
-async def ready(session: ReadSession) -> Ready:
+async def ready(request: Request, session: ReadSession) -> Ready:
     """The database answers and its schema is not behind this code.
 
     A revision that this code does not know is from a newer deployment. Old replicas keep
     serving beside it, so that is ready too.
     """
+    if request.app.state.shutdown.begun:
+        raise HTTPException(503, "This process is about to end.")
     try:
         async with asyncio.timeout(TIMEOUT):
             applied = await applied_revisions(session)

@@ -10,6 +10,7 @@ from app import ROOT, docs, errors, health, logs, middleware
 from app.config import Settings, get_settings
 from app.database import Database, create_engine
 from app.items import routes as items
+from app.shutdown import CloseConnections, Shutdown
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -26,11 +27,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
     )
     app.state.settings = settings
+    app.state.shutdown = Shutdown(settings.shutdown_delay)
     app.include_router(health.router)
     app.include_router(items.router)
     docs.install(app)
     errors.install(app)
     middleware.install(app, settings)
+    app.add_middleware(CloseConnections, shutdown=app.state.shutdown)
     logs.configure()  # before uvicorn's first line
     return app
 
@@ -42,7 +45,8 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
     engine = create_engine(settings)
     app.state.database = Database(engine)
-    yield
+    with app.state.shutdown.on_sigterm():
+        yield
     await engine.dispose()
 
 

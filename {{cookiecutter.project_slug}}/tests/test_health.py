@@ -1,8 +1,11 @@
 import asyncio
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from alembic.script import ScriptDirectory
+from fastapi import FastAPI
 from httpx import AsyncClient
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
@@ -18,6 +21,15 @@ def two_revisions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (versions / "first.py").write_text("revision = 'first'\ndown_revision = None\n")
     (versions / "second.py").write_text("revision = 'second'\ndown_revision = 'first'\n")
     monkeypatch.setattr(migrations, "script_directory", lambda: ScriptDirectory(str(tmp_path)))
+
+
+@pytest.fixture
+def interrupted() -> Iterator[asyncio.Event]:
+    """Set by SIGINT, on which uvicorn ends."""
+    event = asyncio.Event()
+    previous = signal.signal(signal.SIGINT, lambda number, frame: event.set())
+    yield event
+    signal.signal(signal.SIGINT, previous)
 
 
 async def set_revision(connection: AsyncConnection, revision: str) -> None:
@@ -115,3 +127,38 @@ async def test_ready_and_logged_at_a_newer_revision(
     assert response.status_code == 200
     assert response.json() == {"status": "ready", "schema_state": "newer"}
     assert "third" in caplog.text
+
+
+async def test_sigterm_is_told_before_the_end(
+    served_app: FastAPI, served_client: AsyncClient, interrupted: asyncio.Event
+) -> None:
+    """Others are served meanwhile, and sent elsewhere for their next request."""
+    served_app.state.shutdown.delay = 60
+    response = await served_client.get("/health/ready")
+    assert response.status_code == 200
+    assert "connection" not in response.headers
+    signal.raise_signal(signal.SIGTERM)
+    await asyncio.sleep(0)
+    response = await served_client.get("/health/ready")
+    assert response.status_code == 503
+    assert response.json()["detail"] == "This process is about to end."
+    response = await served_client.get("/docs")
+    assert (response.status_code, response.headers["connection"]) == (200, "close")
+    assert not interrupted.is_set()
+    signal.raise_signal(signal.SIGTERM)
+    await asyncio.wait_for(interrupted.wait(), 5)
+
+
+async def test_sigterm_ends_what_has_been_told_long_enough(
+    served_app: FastAPI, interrupted: asyncio.Event
+) -> None:
+    served_app.state.shutdown.delay = 0.01
+    signal.raise_signal(signal.SIGTERM)
+    await asyncio.wait_for(interrupted.wait(), 5)
+
+
+async def test_sigterm_is_as_before_after_the_end(app: FastAPI) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    async with app.router.lifespan_context(app):
+        assert signal.getsignal(signal.SIGTERM) != before
+    assert signal.getsignal(signal.SIGTERM) == before

@@ -1,0 +1,121 @@
+"""The life of a served project: its start, its memory, clients that do nothing."""
+
+import re
+import resource
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from http.client import HTTPConnection
+from pathlib import Path
+
+from measure import compare, report, run
+from serving import HERE, REQUESTS, SECONDS, Server, found, in_turns, prepare, served
+
+IDLE = 1000
+CONNECTIONS = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app'"
+
+
+def startup(project: Path) -> None:
+    """`import app.main` ÷ an application with the same imports and no more (at most 1.25)."""
+    python = str(project / ".venv/bin/python")
+    compare(
+        "app.main",
+        partial(run, [python, "-c", "import app.main"], project),
+        "bare",
+        partial(run, [python, str(HERE / "bare.py")], project),
+        limit=1.25,
+    )
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def memory(project: Path, requests: int = 200_000) -> None:
+    """Memory and connections of one worker while it answers 200,000 requests (flat)."""
+    prepare(project)
+    answered, failed = 0, 0
+    samples: list[tuple[int, float, int]] = []
+    with served(project, "app.main:app", free_port()) as server:
+        url = f"http://127.0.0.1:{server.port}"
+        command = ["wrk", "-t1", "-c16", f"-d{SECONDS}s", "-s", str(HERE / "mixed.lua"), url]
+        while answered < requests:
+            with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as wrk:
+                time.sleep(SECONDS / 2)
+                mebibytes = server.process.memory_info().rss / 2**20
+                connections = int(subprocess.check_output(["psql", "-Atc", CONNECTIONS]))
+                said = wrk.stdout.read() if wrk.stdout else ""
+            samples.append((answered, mebibytes, connections))
+            answered += int(found(r"(\d+) requests in", said))
+            failed += sum(
+                map(int, re.findall(r"(?:Non-2xx.*:|connect|read|write|timeout) (\d+)", said))
+            )
+    print(f"{answered} requests, {failed} failed")
+    for quarter in range(5):
+        count, mebibytes, connections = samples[quarter * (len(samples) - 1) // 4]
+        print(f"after {count}: {mebibytes:.1f} MiB, {connections} connections")
+    later = samples[len(samples) // 4 :]
+    report("failed", failed, 0)
+    report("memory at the end ÷ after a quarter", later[-1][1] / later[0][1], 1.05)
+    counts = [sample[2] for sample in later]
+    report("connections, most ÷ fewest", max(counts) / min(counts), 1)
+
+
+def idle(project: Path) -> None:
+    """Requests a second and memory beside 1,000 connections on which nothing is sent."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 2 * IDLE)), hard))
+    prepare(project)
+    flags = ("--timeout-keep-alive", "3600")
+    with (
+        served(project, "app.main:app", free_port(), *flags) as beside,
+        served(project, "app.main:app", free_port(), *flags) as alone,
+    ):
+        before = beside.process.memory_info().rss
+        with idling(beside) as clients:
+            after = beside.process.memory_info().rss
+            print(f"{(after - before) / 2**10 / IDLE:.1f} KiB for each connection")
+            for kind, path in list(REQUESTS.items())[:2]:
+                loads = in_turns(beside, alone, path)
+                for name, measured in zip((f"with {IDLE}", "without"), loads, strict=True):
+                    rate = statistics.median(load.rate for load in measured)
+                    most = statistics.median(load.percentiles["99"] for load in measured)
+                    print(f"{kind}, {name}: {rate:.0f}/s, 99 % within {most:.1f} ms")
+            report("connections that were lost", sum(not ask(client) for client in clients), 0)
+
+
+@contextmanager
+def idling(server: Server) -> Iterator[list[HTTPConnection]]:
+    """Clients that have asked once and keep their connections."""
+    with ExitStack() as stack:
+        clients = [HTTPConnection("127.0.0.1", server.port) for _ in range(IDLE)]
+        for client in clients:
+            client.connect()
+            stack.callback(client.close)
+        if not all(map(ask, clients)):
+            sys.exit("a connection was refused")
+        yield clients
+
+
+def ask(client: HTTPConnection) -> bool:
+    """Whether the connection is there still."""
+    kept = client.sock
+    try:
+        client.request("GET", "/health/live")
+        return client.getresponse().read() != b"" and client.sock is kept
+    except OSError:
+        return False
+
+
+BENCHMARKS = [startup, memory, idle]
+
+
+if __name__ == "__main__":
+    benchmark = {benchmark.__name__: benchmark for benchmark in BENCHMARKS}[sys.argv[1]]
+    benchmark(Path(sys.argv[2]), *map(int, sys.argv[3:]))

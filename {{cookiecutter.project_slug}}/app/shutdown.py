@@ -1,0 +1,70 @@
+"""The end of a process: told to the load balancer before it comes.
+
+On SIGTERM uvicorn refuses connections at once, while a balancer still sends them.
+"""
+
+import asyncio
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+
+class Shutdown:
+    """Whether this process is about to end, which it does `delay` seconds after SIGTERM."""
+
+    def __init__(self, delay: float) -> None:
+        self.delay = delay
+        self.timer: asyncio.TimerHandle | None = None
+
+    @property
+    def begun(self) -> bool:
+        return self.timer is not None
+
+    @contextmanager
+    def on_sigterm(self) -> Iterator[None]:
+        """Have SIGTERM begin the end, and a second one not wait for it."""
+        if threading.current_thread() is not threading.main_thread():
+            yield  # in a test: signals are the main thread's
+            return
+        loop = asyncio.get_running_loop()
+        previous = signal.signal(
+            signal.SIGTERM, lambda number, frame: loop.call_soon_threadsafe(self.begin)
+        )
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, previous)
+            self.cancel()
+
+    def begin(self) -> None:
+        delay = 0 if self.begun else self.delay
+        self.cancel()
+        # On SIGINT too uvicorn finishes the requests in flight, and its exit status is 0.
+        loop = asyncio.get_running_loop()
+        self.timer = loop.call_later(delay, signal.raise_signal, signal.SIGINT)
+
+    def cancel(self) -> None:
+        if self.timer:
+            self.timer.cancel()
+
+
+class CloseConnections:
+    """Sends clients elsewhere once the end has begun.
+
+    A connection that is kept alive leads here still, where balancers choose by connection.
+    """
+
+    def __init__(self, app: ASGIApp, shutdown: Shutdown) -> None:
+        self.app, self.shutdown = app, shutdown
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_last(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["connection"] = "close"
+            await send(message)
+
+        await self.app(scope, receive, send_last if self.shutdown.begun else send)

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from app import ROOT, errors, health, middleware
+from app import ROOT, errors, health, middleware, openapi
 from app.config import Settings, get_settings
 from app.database import Database, create_engine
 from app.items import routes as items
@@ -20,11 +20,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         version=about["version"],
         description=about["description"],
         lifespan=lifespan,
+        generate_unique_id_function=lambda route: route.name,  # OpenAPI's operationId
     )
     app.state.settings = settings or get_settings()
     app.include_router(health.router)
     app.include_router(items.router)
     errors.install(app)
+    openapi.install(app)
     middleware.install(app, app.state.settings)
     return app
 

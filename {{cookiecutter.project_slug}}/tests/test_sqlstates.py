@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from httpx import AsyncClient, Response
 from sqlalchemy import (
     BigInteger,
+    CheckConstraint,
     Connection,
     ForeignKey,
     Index,
@@ -43,9 +44,14 @@ class Status(enum.Enum):
 
 class Author(Scratch):
     __tablename__ = "authors"
+    __table_args__ = (
+        ExcludeConstraint(("desk", "="), using="btree"),
+        CheckConstraint("desk > 0", name="desk"),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(unique=True)
+    desk: Mapped[int | None]
 
 
 class Book(Scratch):
@@ -69,7 +75,7 @@ class Book(Scratch):
 
 
 ROWS = [
-    "INSERT INTO authors VALUES (1, 'secret'), (2, 'editor'), (3, 'idle')",
+    "INSERT INTO authors VALUES (1, 'secret', 1), (2, 'editor', 2), (3, 'idle', 3)",
     "INSERT INTO books (id, author_id, label) VALUES (1, 1, 'secret')",
     "INSERT INTO books (id, isbn) VALUES (2, 'secret')",
     "INSERT INTO books (id, publisher_of_the_very_first_edition_in_its_original_language)"
@@ -139,6 +145,10 @@ VIOLATIONS = {
         *("Another one has this publisher.", "publisher"),
     ),
     "unknown to models": ("INSERT INTO authors VALUES (9, 'x')", "Another one has this value."),
+    "unnamed": (
+        "INSERT INTO authors VALUES (9, 'x', 1)",
+        "Another one excludes this value.",
+    ),
     "exclusion": (
         "INSERT INTO books (id, lent) VALUES (9, '[2000-01-31, 2000-03-01)')",
         *("Another one excludes this lent.", "lent"),
@@ -172,9 +182,17 @@ async def test_a_violation_is_409_and_names_the_fields(
 
 
 @pytest.mark.usefixtures("tables")
-async def test_a_broken_rule_is_422(sql_client: AsyncClient) -> None:
-    response = await execute(sql_client, "UPDATE books SET status = 'secret'")
-    assert_problem(response, 422, "A rule forbids this status.", "status")
+@pytest.mark.parametrize(
+    ("statement", "expected"),
+    [
+        ("UPDATE books SET status = 'secret'", ["A rule forbids this status.", "status"]),
+        ("UPDATE authors SET desk = 0", ["A rule forbids this value."]),
+    ],
+)
+async def test_a_broken_rule_is_422(
+    sql_client: AsyncClient, statement: str, expected: list[str]
+) -> None:
+    assert_problem(await execute(sql_client, statement), 422, *expected)
 
 
 @pytest.mark.parametrize(

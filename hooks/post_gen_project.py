@@ -28,13 +28,13 @@ OWNED = """
     app/__init__.py app/asyncpg_url.py app/autogenerate.py app/config.py app/database.py
     app/dependencies.py app/dev.py app/disconnect.py app/docs.py app/durations.py app/enums.py
     app/errors.py app/health.py app/logs.py app/main.py app/middleware.py app/migrations.py
-    app/shutdown.py app/urls.py
+    app/openapi.py app/shutdown.py app/sqlstates.py app/urls.py
     app/items/__init__.py app/items/routes.py app/items/schemas.py app/items/service.py
     app/models/__init__.py app/models/item.py
     tests/conftest.py tests/test_autogenerate.py tests/test_config.py tests/test_database.py
     tests/test_disconnect.py tests/test_docs.py tests/test_engine.py tests/test_errors.py
     tests/test_health.py tests/test_items.py tests/test_logs.py tests/test_middleware.py
-    tests/test_migrations.py tests/test_urls.py
+    tests/test_migrations.py tests/test_openapi.py tests/test_sqlstates.py tests/test_urls.py
 """.split()
 # The files that come with an answer, by question and answer; all others always come.
 OPTIONAL: dict[tuple[str, object], list[str]] = {

@@ -1,23 +1,30 @@
 """Every error that a client can see, as RFC 9457 `application/problem+json`."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from http import HTTPMethod
 from http.client import responses as phrases
 from typing import Any
 
-from asyncpg import InterfaceError, PostgresError, QueryCanceledError, UniqueViolationError
+from asyncpg import InterfaceError, PostgresError
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from pydantic import BaseModel, Field
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 from structlog.contextvars import get_contextvars
 
-from app.database import Base, DatabaseUnavailable
+from app.database import DatabaseUnavailable
+from app.sqlstates import explain
 
 MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER = "1"  # seconds, with every 503
+
+INVALID = "The request is not valid."
+UNEXPECTED = "The server failed to answer."
 
 logger = logging.getLogger(__name__)
 
@@ -30,8 +37,15 @@ class Conflict(Exception):
     """The request contradicts what is stored."""
 
 
+class Fault(BaseModel):
+    """One value of a request that is wrong."""
+
+    location: str = Field(examples=["body.name"])
+    detail: str
+
+
 class Problem(BaseModel):
-    """The body of an error; `errors` lists each fault of a 422 and where it is.
+    """The body of an error; `errors` lists the values that are wrong.
 
     `request_id` is that of a 500, to find it in the log.
     """
@@ -40,15 +54,16 @@ class Problem(BaseModel):
     title: str
     status: int
     detail: str
-    errors: list[dict[str, str]] | None = None
-    request_id: str | None = None
+    errors: list[Fault] = Field(default_factory=list)
+    request_id: str = Field(default_factory=str)
 
 
 def install(app: FastAPI) -> None:
     """Answer every exception with a Problem."""
     named = (HTTPException, RequestValidationError, NotFound, Conflict)
     # asyncpg's own are of a connection that was lost while SQLAlchemy set it up.
-    database = (DatabaseUnavailable, DBAPIError, PoolTimeout, PostgresError, InterfaceError)
+    lost = (PostgresError, InterfaceError)
+    database = (DatabaseUnavailable, DBAPIError, PoolTimeout, TimeoutError, *lost)
     for kind in named + database:
         app.add_exception_handler(kind, answer)
     app.add_exception_handler(Exception, answer_unexpected)
@@ -57,74 +72,67 @@ def install(app: FastAPI) -> None:
 async def answer(request: Request, error: Exception) -> JSONResponse:
     """The one place where exceptions become statuses; what is not named here is a bug."""
     match error:
+        case HTTPException(status_code=405):
+            return problem(405, str(error.detail), headers={"Allow": allowed_methods(request)})
         case HTTPException():
             return problem(error.status_code, str(error.detail), headers=error.headers)
         case RequestValidationError():
-            faults = [describe_fault(fault) for fault in error.errors()]
-            return problem(422, "The request is not valid.", errors=faults)
+            return problem(422, INVALID, [describe_fault(fault) for fault in error.errors()])
         case NotFound():
             return problem(404, str(error))
         case Conflict():
             return problem(409, str(error))
-        case IntegrityError(driver_exception=UniqueViolationError() as violation):
-            return problem(409, describe_violation(violation))
-        case DBAPIError(driver_exception=QueryCanceledError()):
-            logger.error("A query took too long: %s", error)
-            return problem(504, "The database took too long.")
-        case PoolTimeout():
-            logger.error("Every connection of the pool is in use: %s", error)
-            return problem(503, "The database is busy.")
-        case (
-            DatabaseUnavailable()
-            | PostgresError()
-            | InterfaceError()
-            | DBAPIError(connection_invalidated=True)
-        ):
-            logger.error("The database cannot be reached: %s", error)
-            return problem(503, "The database cannot be reached.")
-        case _:
-            raise error
+    if refusal := explain(error, request.method):
+        status, detail, fields = refusal
+        if status != 409:
+            logger.error("%s %r", detail, getattr(error, "driver_exception", error))
+        faults = [Fault(location=f"body.{field}", detail=detail) for field in fields]
+        return problem(status, detail, faults)
+    raise error
 
 
 async def answer_unexpected(request: Request, error: Exception) -> JSONResponse:
     """A bug: the server logs it, the client learns nothing of it."""
     headers = {"Connection": "close"}  # as uvicorn does, whose client might send another request
-    request_id = get_contextvars().get("request_id")
-    return problem(500, "The server failed to answer.", headers, request_id=request_id)
+    request_id = get_contextvars().get("request_id", "")
+    return problem(500, UNEXPECTED, headers=headers, request_id=request_id)
 
 
 def problem(
-    status: int, detail: str, headers: Mapping[str, str] | None = None, **members: Any
+    status: int,
+    detail: str,
+    errors: Sequence[Fault] = (),
+    headers: Mapping[str, str] | None = None,
+    request_id: str = "",
 ) -> JSONResponse:
     """A response whose body is a Problem."""
-    body = Problem(title=phrases.get(status, "Error"), status=status, detail=detail, **members)
-    return JSONResponse(body.model_dump(exclude_none=True), status, headers, MEDIA_TYPE)
+    if status == 503:
+        headers = {"Retry-After": RETRY_AFTER, **(headers or {})}
+    body = problem_body(status, detail, errors, request_id)
+    return JSONResponse(body, status, headers, MEDIA_TYPE)
 
 
-def describe_fault(fault: Mapping[str, Any]) -> dict[str, str]:
+def problem_body(
+    status: int, detail: str, errors: Sequence[Fault] = (), request_id: str = ""
+) -> dict[str, Any]:
+    """A Problem without the members that are empty."""
+    title = phrases.get(status, "Error")
+    content = Problem(
+        title=title, status=status, detail=detail, errors=[*errors], request_id=request_id
+    )
+    return {name: value for name, value in content.model_dump().items() if value}
+
+
+def describe_fault(fault: Mapping[str, Any]) -> Fault:
     """Where a value is wrong and why; never the value, which may be secret or huge."""
-    return {"location": ".".join(map(str, fault["loc"])), "detail": fault["msg"]}
+    return Fault(location=".".join(map(str, fault["loc"])), detail=fault["msg"])
 
 
-def describe_violation(violation: UniqueViolationError) -> str:
-    """The columns whose values are taken, found by the constraint's name."""
-    names = {
-        constraint.name: [column.name for column in constraint.columns]
-        for table in Base.metadata.tables.values()
-        for constraint in table.constraints
-        if hasattr(constraint, "columns")
-    }
-    columns = names.get(violation.constraint_name, [])
-    return f"Another one has this {' and '.join(columns) or 'value'}."
+def allowed_methods(request: Request) -> str:
+    """Every method of the path; FastAPI names those of the first route that has it."""
 
+    def allows(method: str) -> bool:
+        scope = {**request.scope, "method": method}
+        return any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
 
-def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """For OpenAPI: the errors that a route can answer."""
-    return {status: describe_response(status) for status in statuses}
-
-
-def describe_response(status: int) -> dict[str, Any]:
-    phrase = phrases[status]
-    example = {"type": "about:blank", "title": phrase, "status": status, "detail": "…"}
-    content = {"schema": Problem.model_json_schema(), "example": example}
-    return {"description": phrase, "content": {MEDIA_TYPE: content}}
+    return ", ".join(filter(allows, HTTPMethod)) or "GET, HEAD"  # of files, say

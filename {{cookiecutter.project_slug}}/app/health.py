@@ -11,9 +11,9 @@ from sqlalchemy import Text, column, select, table
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app import errors
 from app.dependencies import ReadSession
 from app.migrations import SchemaState, schema_state
+from app.openapi import responses
 
 TIMEOUT = 5  # seconds for the database to answer
 
@@ -40,7 +40,7 @@ async def live() -> Live:
     return Live()
 
 
-@router.get("/ready", responses=errors.responses(503))
+@router.get("/ready", responses=responses(503))
 async def ready(request: Request, session: ReadSession) -> Ready:
     """The database answers and its schema is not behind this code.
 

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from app import ROOT, docs, errors, health, logs, middleware
+from app import ROOT, docs, errors, health, logs, middleware, openapi
 from app.config import Settings, get_settings
 from app.database import Database, create_engine
 from app.items import routes as items
@@ -22,6 +22,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         version=about["version"],
         description=about["description"],
         lifespan=lifespan,
+        generate_unique_id_function=lambda route: route.name,  # OpenAPI's operationId
         max_body_size=settings.max_body_size,
         docs_url=None,  # in its place there is app/docs.py
         redoc_url=None,
@@ -32,6 +33,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(items.router)
     docs.install(app)
     errors.install(app)
+    openapi.install(app)
     middleware.install(app, settings)
     app.add_middleware(CloseConnections, shutdown=app.state.shutdown)
     logs.configure()  # before uvicorn's first line

@@ -145,6 +145,7 @@ async def test_a_taken_name_is_409_on_create(client: AsyncClient) -> None:
     response = await client.post("/items", json={"name": "pen"})
     assert_problem(response, 409)
     assert response.json()["detail"] == "Another one has this name."
+    assert [fault["location"] for fault in response.json()["errors"]] == ["body.name"]
 
 
 async def test_a_taken_name_is_409_on_update(client: AsyncClient) -> None:
@@ -257,12 +258,41 @@ async def test_openapi_lists_what_each_route_answers(app: FastAPI) -> None:
         for method, operation in paths[path].items()
     }
     assert answers == {
-        ("get", "/items"): {"200", "422", "503"},
-        ("post", "/items"): {"201", "400", "409", "422", "503"},
-        ("get", "/items/{item_id}"): {"200", "404", "422", "503"},
-        ("patch", "/items/{item_id}"): {"200", "400", "404", "409", "422", "503"},
-        ("delete", "/items/{item_id}"): {"204", "404", "422", "503"},
+        ("get", "/items"): {"200", "422", "500", "503", "504"},
+        ("post", "/items"): {"201", "400", "409", "413", "422", "500", "503", "504"},
+        ("get", "/items/{item_id}"): {"200", "404", "422", "500", "503", "504"},
+        ("patch", "/items/{item_id}"): {
+            *("200", "400", "404", "409", "413", "422", "500", "503", "504")
+        },
+        ("delete", "/items/{item_id}"): {"204", "404", "422", "500", "503", "504"},
     }
+
+
+async def test_openapi_leads_from_a_new_item_to_what_can_be_done_with_it(app: FastAPI) -> None:
+    paths = app.openapi()["paths"]
+    parameters = {
+        operation["operationId"]: {each["name"] for each in operation.get("parameters", [])}
+        for path in paths.values()
+        for operation in path.values()
+    }
+    links = paths["/items"]["post"]["responses"]["201"]["links"].values()
+    assert {link["operationId"] for link in links} == {"read_item", "update_item", "delete_item"}
+    for link in links:
+        assert parameters[link["operationId"]] == link["parameters"].keys() == {"item_id"}
+
+
+async def test_openapi_knows_the_largest_id(app: FastAPI) -> None:
+    """Its numbers are floats, which the largest bigint is not."""
+    parameter, *_ = app.openapi()["paths"]["/items/{item_id}"]["get"]["parameters"]
+    assert "maximum" not in parameter["schema"]
+    assert int(parameter["schema"]["exclusiveMaximum"]) == BIGINT_MAX + 1
+
+
+@pytest.mark.parametrize("method", ["HEAD", "OPTIONS", "PUT"])
+async def test_a_wrong_method_is_405_and_says_which_work(client: AsyncClient, method: str) -> None:
+    for path, allowed in [("/items", "GET, POST"), ("/items/1", "DELETE, GET, PATCH")]:
+        response = await client.request(method, path)
+        assert (response.status_code, response.headers["allow"]) == (405, allowed)
 
 
 async def test_the_examples_of_openapi_work(client: AsyncClient, app: FastAPI) -> None:

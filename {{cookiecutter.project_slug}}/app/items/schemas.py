@@ -5,10 +5,10 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-BIGINT_MAX = 2**63 - 1
+BIGINT_END = 2**63  # one more than bigint holds; unlike that, a float, as in OpenAPI, is exact
 NO_NUL = r"^[^\x00]*$"  # PostgreSQL's text cannot hold it
 
-ItemId = Annotated[int, Field(ge=1, le=BIGINT_MAX, examples=[1])]
+ItemId = Annotated[int, Field(ge=1, lt=BIGINT_END, examples=[1])]
 Name = Annotated[
     str, Field(min_length=1, max_length=200, pattern=NO_NUL, examples=["Fountain pen"])
 ]

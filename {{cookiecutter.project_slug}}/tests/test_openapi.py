@@ -52,9 +52,14 @@ async def test_openapi_describes_what_is_answered(app: FastAPI, client: AsyncCli
     @app.post("/numbers")
     async def read(body: Numbers) -> None: ...
 
+    @app.get("/bug")
+    async def fail() -> None:
+        raise KeyError
+
     schemas = app.openapi()["components"]["schemas"]
     refused = (await client.post("/numbers", json={})).json()
-    assert refused.keys() == schemas["Problem"]["properties"].keys()
+    failed = (await client.get("/bug")).json()
+    assert refused.keys() | failed.keys() == schemas["Problem"]["properties"].keys()
     assert refused["errors"][0].keys() == schemas["Fault"]["properties"].keys()
     assert schemas["Problem"]["properties"]["errors"]["type"] == "array"
     assert "errors" not in (await client.get("/nothing")).json()

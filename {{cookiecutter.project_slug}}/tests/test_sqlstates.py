@@ -226,8 +226,8 @@ RAISED = {
     "23505": (409, "Another one has this value."),
     "25006": (503, "The database takes no changes now."),
     "40001": (503, sqlstates.CONTENDED),
-    "53200": (503, "The database has too much to do."),
-    "53300": (503, "The database has too much to do."),
+    "53200": (503, "The database is busy."),
+    "53300": (503, "The database is busy."),
     "57P01": (503, "The database cannot be reached."),
     "57P03": (503, "The database cannot be reached."),
 }

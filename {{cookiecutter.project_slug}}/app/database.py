@@ -158,8 +158,9 @@ def create_engine(url: URL, pooler: str = "none", **options: Any) -> AsyncEngine
             "prepared_statement_cache_size": 0,
             "prepared_statement_name_func": lambda: f"app_{uuid4().hex}",
         }
+    pool = options or {"pool_size": 15, "max_overflow": 0}  # what is open stays open
     engine = create_async_engine(
-        url, connect_args=connect_args, skip_autocommit_rollback=True, **options
+        url, connect_args=connect_args, skip_autocommit_rollback=True, **pool
     )
     event.listen(engine.sync_engine, "do_connect", connect)
     return engine

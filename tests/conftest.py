@@ -277,7 +277,7 @@ def move_on(template: Path) -> None:
     """The next release: a file changed, one new, one gone, a floor raised."""
     product = Project(template / PROJECT_DIRECTORY.name)
     product.replace("app/health.py", "TIMEOUT = 5", "TIMEOUT = 7")
-    product.replace("pyproject.toml", "fastapi>=0.121.0", "fastapi>=0.122.0")
+    product.replace("pyproject.toml", "structlog>=25.1.0", "structlog>=25.2.0")
     (product.path / "app" / "clock.py").write_text('"""What time it is."""\n')
     (product.path / "tests" / "test_health.py").unlink()
     hooks = Project(template / "hooks")

@@ -139,6 +139,6 @@ def test_a_commit_is_checked(copied: Project) -> None:
     copied.run("git", "add", "--all")
     copied.run(*prek, env=environment)
     copied.replace("app/main.py", '"""The application', 'import os\nx : int = "1"\n"""The app')
-    copied.replace("pyproject.toml", "fastapi>=0.121.0", "fastapi>=0.122.0")
+    copied.replace("pyproject.toml", "structlog>=25.1.0", "structlog>=25.2.0")
     result = copied.run(*prek, env=environment, check=False)
     assert len(re.findall(r"\.Failed", result.stdout)) == 4, result.stdout

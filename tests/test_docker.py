@@ -237,7 +237,7 @@ def test_nobody_builds_with_a_lock_file_that_is_out_of_date(
     image: Image, copied: Project, uv_cache: str
 ) -> None:
     shutil.copy(image.root / "project" / "uv.lock", copied.path)
-    copied.replace("pyproject.toml", "fastapi>=0.121.0", "fastapi>=0.122.0")
+    copied.replace("pyproject.toml", "structlog>=25.1.0", "structlog>=25.2.0")
     stale = Image(copied.path, short_directory() / "root", uv_cache)
     with pytest.raises(AssertionError, match="--locked"):
         stale.build()

@@ -221,7 +221,7 @@ def test_a_fork_is_renamed_changes_a_rule_and_follows(
     project = tmp_path / "my-api"
     rules = tomllib.loads((project / "pyproject.toml").read_text())
     assert rules["tool"]["ruff"]["line-length"] == 98
-    assert "fastapi>=0.122.0" in rules["project"]["dependencies"]
+    assert "structlog>=25.2.0" in rules["project"]["dependencies"]
     assert (project / "app" / "clock.py").is_file()
 
     command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-m", "not slow"]

@@ -56,7 +56,7 @@ def test_cruft_update_brings_the_template_and_leaves_the_users(
 
     assert list(project.path.rglob("*.rej")) == []
     assert "TIMEOUT = 7" in (project.path / "app" / "health.py").read_text()
-    assert "fastapi>=0.122.0" in (project.path / "pyproject.toml").read_text()
+    assert "structlog>=25.2.0" in (project.path / "pyproject.toml").read_text()
     assert (project.path / "app" / "clock.py").is_file()
     assert not (project.path / "tests" / "test_health.py").exists()
     assert {path: path.read_text() for path in before} == before

@@ -142,7 +142,7 @@ def wait_until(
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds} s: {describe()}"
-        time.sleep(0.01)
+        time.sleep(0.02)
 
 
 @dataclass(frozen=True)

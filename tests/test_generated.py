@@ -182,8 +182,8 @@ from sqlalchemy import URL, create_engine
 from app.config import Settings
 from app.database import DatabaseUnavailable, create_engine as create_async_engine
 
-async def connect(url):
-    engine = create_async_engine(url)
+async def connect(settings):
+    engine = create_async_engine(settings)
     try:
         async with engine.connect():
             pass
@@ -201,10 +201,11 @@ for password in sys.argv[1:]:
     os.environ["DATABASE_URL"] = url.render_as_string(hide_password=False)
     os.environ["DATABASE_URL_SYNC"] = url.render_as_string(hide_password=False)
     settings = Settings()
-    asyncio.run(connect(settings.database_url))
+    asyncio.run(connect(settings))
     create_engine(settings.database_url_sync).connect().close()
     try:
-        asyncio.run(connect(settings.database_url.set(password=password + "x")))
+        settings.database_url = settings.database_url.set(password=password + "x")
+        asyncio.run(connect(settings))
     except DatabaseUnavailable:
         print("ok")
 """

@@ -32,9 +32,9 @@ TRY = """
 import asyncio, json, os, sys
 from alembic.config import Config
 from sqlalchemy import text
+from app.config import Settings
 from app.database import create_engine
 from app.migrations import connect
-from app.urls import async_url
 
 STATE = text('''
     SELECT json_build_object(
@@ -51,7 +51,7 @@ def by_alembic(url):
         return json.loads(connection.scalar(STATE))
 
 async def by_application(url):
-    engine = create_engine(async_url(url, None))
+    engine = create_engine(Settings(database_url=url, database_url_sync=""))
     try:
         async with engine.connect() as connection:
             return json.loads(await connection.scalar(STATE))

@@ -254,7 +254,7 @@ ONE_LINE = {
     "unknown host": r"DATABASE_URL_SYNC does not connect: .*'nowhere\.invalid'.*\. Check ",
     "port closed": r"DATABASE_URL_SYNC does not connect: .*port 1 failed.*\. Check ",
     "database missing": r'DATABASE_URL_SYNC does not connect: .*"missing" does not exist\. Check ',
-    "wrong wait": r"MIGRATION_WAIT=soon is no time; it should look like 60s",
+    "wrong wait": r"MIGRATION_WAIT=soon is no time; it should look like 500ms",
     "wrong lock timeout": r"MIGRATION_LOCK_TIMEOUT=soon is no time; it should look like 500ms",
     "role without rights": r"must be owner of table items: DATABASE_URL_SYNC must name the role",
     "table busy": r"A lock was not had in time: items is held by process \d+ of .*again",

@@ -19,10 +19,12 @@ from app.config import Settings
 from app.disconnect import CancelOnDisconnect
 from app.errors import answer_unexpected, problem
 
+RawHeaders = list[tuple[bytes, bytes]]
+
 REQUEST_ID = re.compile(rb"[\w.+/=:-]{1,128}")
 
 # What an answer has where its route does not say otherwise.
-HEADERS = [
+HEADERS: RawHeaders = [
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
     (b"referrer-policy", b"no-referrer"),
     (b"x-content-type-options", b"nosniff"),
@@ -78,8 +80,8 @@ class RequestContext:
             request_id = uuid4().hex.encode()
         clear_contextvars()
         bind_contextvars(request_id=request_id.decode())
-        headers = HTTPS_HEADERS if scope.get("scheme") == "https" else HEADERS
-        headers = [*headers, (b"x-request-id", request_id)]
+        added = HTTPS_HEADERS if scope.get("scheme") == "https" else HEADERS
+        added = [*added, (b"x-request-id", request_id)]
         status: int | None = None
         start = end = perf_counter()
 
@@ -87,9 +89,10 @@ class RequestContext:
             nonlocal status, end
             if message["type"] == "http.response.start":
                 status = message["status"]
-                if message["headers"] == PLAIN_413.raw_headers:
-                    message["headers"] = PROBLEM_413.raw_headers
-                message["headers"] = complete(message["headers"], headers)
+                given = list(message.get("headers", []))
+                if given == PLAIN_413.raw_headers:
+                    given = PROBLEM_413.raw_headers
+                message["headers"] = complete(given, added)
             elif message.get("body") == PLAIN_413.body and status == 413:
                 message["body"] = PROBLEM_413.body
             await send(message)
@@ -101,32 +104,29 @@ class RequestContext:
             log_access(scope, status, end - start)
 
 
-RawHeaders = list[tuple[bytes, bytes]]
-
-
-def complete(headers: RawHeaders, others: RawHeaders) -> RawHeaders:
-    """The headers with those of the others that they lack; only what has an ETag may be kept."""
-    names = {name for name, _ in headers}
-    others = [*others, (b"cache-control", b"no-cache" if b"etag" in names else b"no-store")]
-    return headers + [(name, value) for name, value in others if name not in names]
+def complete(given: RawHeaders, added: RawHeaders) -> RawHeaders:
+    """The given headers, and the added ones that they lack; only what has an ETag may be kept."""
+    names = {name for name, _ in given}
+    added = [*added, (b"cache-control", b"no-cache" if b"etag" in names else b"no-store")]
+    return given + [(name, value) for name, value in added if name not in names]
 
 
 def log_access(scope: Scope, status: int | None, seconds: float) -> None:
     """One line, without the query, which may hold a token."""
     level = logging.DEBUG if is_probe(scope) else logging.INFO
     if access_log.isEnabledFor(level):
-        client = scope["client"][0] if scope.get("client") else None
         fields = {
             "method": scope["method"],
             "path": quote(scope["path"]),
             "status": status,
             "duration_ms": round(seconds * 1000, 2),
-            "client": client,
+            "client": scope["client"][0] if scope.get("client") else None,
         }
         access_log.log(level, "request", extra=fields)
 
 
 def is_probe(scope: Scope) -> bool:
+    """Whether a load balancer asks, or a container engine."""
     path: str = scope["path"]
     return path.removeprefix(scope.get("root_path", "")).startswith("/health/")
 

@@ -362,7 +362,8 @@ def test_every_setting_reaches_the_application(image: Image, compose: Compose) -
     names = finish(image.start(["python", "-c", script], {})).upper().split()
     here = {"DATABASE_URL_SYNC", "DATABASE_POOLER"}  # of migrations; there is no pooler
     told = set(compose.file["services"]["app"]["environment"])
-    assert told == set(names) - here | {"FORWARDED_ALLOW_IPS", "WEB_CONCURRENCY"}
+    servers = {"FORWARDED_ALLOW_IPS", "UVICORN_LOG_LEVEL", "WEB_CONCURRENCY"}
+    assert told == set(names) - here | servers
 
 
 def test_each_service_is_told_its_own_secret(compose: Compose) -> None:

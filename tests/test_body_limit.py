@@ -8,7 +8,7 @@ from io import BufferedReader
 
 import pytest
 from conftest import Project
-from serving import serve
+from served import serve
 
 pytestmark = pytest.mark.slow
 

@@ -8,8 +8,8 @@ import httpx
 import pexpect
 import pytest
 from conftest import Project, user_environment
+from served import serve
 from servers import free_port
-from serving import serve
 
 pytestmark = pytest.mark.slow
 

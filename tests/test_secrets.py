@@ -7,8 +7,8 @@ from urllib.parse import quote
 import httpx
 import pytest
 from conftest import Project, short_directory
+from served import serve
 from servers import postgresql, psql
-from serving import serve
 
 pytestmark = pytest.mark.slow
 

@@ -59,9 +59,12 @@ class Watch:
             self.task = asyncio.create_task(self.wait())
 
     async def wait(self) -> None:
-        while (message := await self.receive_next())["type"] != "http.disconnect":
+        message = await self.receive_next()
+        if message["type"] == "http.request":  # the empty body of a request that has none
             self.early.append(message)
-        self.limit.reschedule(0)  # now
+            message = await self.receive_next()
+        if message["type"] == "http.disconnect":
+            self.limit.reschedule(0)  # now
 
     def stop(self) -> None:
         self.timer.cancel()

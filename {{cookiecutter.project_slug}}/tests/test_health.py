@@ -157,6 +157,14 @@ async def test_sigterm_ends_what_has_been_told_long_enough(
     await asyncio.wait_for(interrupted.wait(), 5)
 
 
+async def test_sigterm_is_the_servers_where_there_is_no_delay(app: FastAPI) -> None:
+    """A reload sends it after Ctrl-C, and a second SIGINT would break off the clean-up."""
+    before = signal.getsignal(signal.SIGTERM)
+    app.state.shutdown.delay = 0
+    async with app.router.lifespan_context(app):
+        assert signal.getsignal(signal.SIGTERM) == before
+
+
 async def test_sigterm_is_as_before_after_the_end(app: FastAPI) -> None:
     before = signal.getsignal(signal.SIGTERM)
     async with app.router.lifespan_context(app):

@@ -110,7 +110,7 @@ def test_no_request_fails_when_a_replica_ends(database: Stage, options: tuple[st
 
 
 def test_a_request_in_flight_is_finished(database: Stage) -> None:
-    with serve_for(database, 0) as server, ThreadPoolExecutor(1) as thread:
+    with serve_for(database, 1) as server, ThreadPoolExecutor(1) as thread:
         with database.locked():
             answer = thread.submit(create, server, "in flight")
             wait_until(lambda: database.waiting() == 1, 5)
@@ -122,7 +122,7 @@ def test_a_request_in_flight_is_finished(database: Stage) -> None:
 
 def test_a_request_that_takes_longer_than_the_grace_is_rolled_back(database: Stage) -> None:
     with (
-        serve_for(database, 0, "--timeout-graceful-shutdown", "1") as server,
+        serve_for(database, 1, "--timeout-graceful-shutdown", "1") as server,
         ThreadPoolExecutor(1) as thread,
         database.locked(),
     ):
@@ -135,7 +135,7 @@ def test_a_request_that_takes_longer_than_the_grace_is_rolled_back(database: Sta
 
 
 def create(server: Server, name: str) -> httpx.Response:
-    return httpx.post(f"{server.url}/items", json={"name": name}, trust_env=False)
+    return httpx.post(f"{server.url}/items", json={"name": name}, timeout=30, trust_env=False)
 
 
 def test_a_second_sigterm_ends_at_once(database: Stage) -> None:

@@ -14,7 +14,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 class Shutdown:
-    """Whether this process is about to end, which it does `delay` seconds after SIGTERM."""
+    """Whether this process is about to end, which it does `delay` seconds after SIGTERM.
+
+    Without a delay SIGTERM is uvicorn's.
+    """
 
     def __init__(self, delay: float) -> None:
         self.delay = delay
@@ -27,8 +30,9 @@ class Shutdown:
     @contextmanager
     def on_sigterm(self) -> Iterator[None]:
         """Have SIGTERM begin the end, and a second one not wait for it."""
-        if threading.current_thread() is not threading.main_thread():
-            yield  # in a test: signals are the main thread's
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        if not self.delay or not in_main_thread:  # a test's thread cannot have signals
+            yield
             return
         loop = asyncio.get_running_loop()
         previous = signal.signal(

@@ -85,10 +85,18 @@ async def answer(request: Request, error: Exception) -> JSONResponse:
     if refusal := explain(error, request.method):
         status, detail, fields = refusal
         if status != 409:
-            logger.error("%s %r", detail, getattr(error, "driver_exception", error))
+            logger.error("%s %s", detail, describe_cause(error))
         faults = [Fault(location=f"body.{field}", detail=detail) for field in fields]
         return problem(status, detail, faults)
     raise error
+
+
+def describe_cause(error: Exception) -> str:
+    """For the log; but for an absent database by its name alone, as messages may quote a value."""
+    if isinstance(error, DatabaseUnavailable):
+        return str(error)
+    cause = getattr(error, "driver_exception", error)
+    return f"{type(cause).__name__} {getattr(cause, 'sqlstate', None) or ''}".rstrip()
 
 
 async def answer_unexpected(request: Request, error: Exception) -> JSONResponse:

@@ -19,6 +19,10 @@ VALUES = re.compile(
 )
 
 
+# What pydantic quotes, in the order of its two ways to print an error.
+INPUTS = re.compile(r"('input': |input_value=).*")
+
+
 def configure() -> None:
     """Take over from uvicorn, in whose process the application was imported.
 
@@ -80,5 +84,6 @@ def tidy(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
 def hide_values(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     """A traceback without the values of a row or an argument."""
     if "exception" in event:
-        event["exception"] = VALUES.sub(r"\1 (hidden)", event["exception"])
+        text = VALUES.sub(r"\1 (hidden)", event["exception"])
+        event["exception"] = INPUTS.sub(r"\1(hidden)", text)
     return event

@@ -11,13 +11,12 @@ from fastapi import FastAPI
 from fastapi.responses import PlainTextResponse
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
-from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from app.config import Settings
 from app.disconnect import CancelOnDisconnect
-from app.errors import answer_unexpected, problem
+from app.errors import problem
 
 RawHeaders = list[tuple[bytes, bytes]]
 
@@ -34,15 +33,28 @@ HTTPS_HEADERS = [*HEADERS, (b"strict-transport-security", b"max-age=31536000")]
 # What FastAPI says of a body that is declared to be over `max_body_size`, and in its place:
 PLAIN_413 = PlainTextResponse("Content Too Large", 413)
 PROBLEM_413 = problem(413, "Content Too Large")
+PROBLEM = dict(zip(PLAIN_413.raw_headers, PROBLEM_413.raw_headers, strict=True))
+
+PROBES = {"/health/live", "/health/ready"}
 
 access_log = logging.getLogger("app.access")
 
 
 class Application(FastAPI):
-    """FastAPI, with RequestContext around all its middleware."""
+    """FastAPI, with what holds for its own answers too, a 413 or a 500, around its middleware."""
 
     def build_middleware_stack(self) -> ASGIApp:
-        return RequestContext(super().build_middleware_stack())
+        stack = super().build_middleware_stack()
+        settings: Settings = self.state.settings
+        if settings.cors_origins:
+            stack = CORSMiddleware(  # without cookies: a token in a header works
+                stack,
+                allow_origins=settings.cors_origins,
+                allow_methods=["*"],
+                allow_headers=["*"],
+                expose_headers=["X-Request-ID"],
+            )
+        return RequestContext(stack)
 
 
 def install(app: FastAPI, settings: Settings) -> None:
@@ -50,16 +62,6 @@ def install(app: FastAPI, settings: Settings) -> None:
     app.add_middleware(CancelOnDisconnect)
     if settings.allowed_hosts:
         app.add_middleware(AllowedHosts, hosts=settings.allowed_hosts)
-    if settings.cors_origins:
-        # Pages can read a 500, and the id in it, if it is made inside CORSMiddleware.
-        app.add_middleware(ServerErrorMiddleware, handler=answer_unexpected)
-        app.add_middleware(
-            CORSMiddleware,  # without cookies: a token in a header works
-            allow_origins=settings.cors_origins,
-            allow_methods=["*"],
-            allow_headers=["*"],
-            expose_headers=["X-Request-ID"],
-        )
 
 
 class RequestContext:
@@ -90,8 +92,8 @@ class RequestContext:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 given = list(message.get("headers", []))
-                if given == PLAIN_413.raw_headers:
-                    given = PROBLEM_413.raw_headers
+                if status == 413 and PROBLEM.keys() <= set(given):
+                    given = [PROBLEM.get(header, header) for header in given]
                 message["headers"] = complete(given, added)
             elif message.get("body") == PLAIN_413.body and status == 413:
                 message["body"] = PROBLEM_413.body
@@ -101,7 +103,7 @@ class RequestContext:
         try:
             await self.app(scope, receive, answer)
         finally:
-            log_access(scope, status, end - start)
+            log_access(scope, status, (perf_counter() if status is None else end) - start)
 
 
 def complete(given: RawHeaders, added: RawHeaders) -> RawHeaders:
@@ -128,7 +130,7 @@ def log_access(scope: Scope, status: int | None, seconds: float) -> None:
 def is_probe(scope: Scope) -> bool:
     """Whether a load balancer asks, or a container engine."""
     path: str = scope["path"]
-    return path.removeprefix(scope.get("root_path", "")).startswith("/health/")
+    return path.removeprefix(scope.get("root_path", "")) in PROBES
 
 
 class AllowedHosts:

@@ -21,11 +21,8 @@ class Shutdown:
 
     def __init__(self, delay: float) -> None:
         self.delay = delay
+        self.begun = self.ended = False
         self.timer: asyncio.TimerHandle | None = None
-
-    @property
-    def begun(self) -> bool:
-        return self.timer is not None
 
     @contextmanager
     def on_sigterm(self) -> Iterator[None]:
@@ -42,18 +39,25 @@ class Shutdown:
             yield
         finally:
             signal.signal(signal.SIGTERM, previous)
-            self.cancel()
+            if self.timer:
+                self.timer.cancel()
+            self.begun = self.ended = False
 
     def begin(self) -> None:
         delay = 0 if self.begun else self.delay
-        self.cancel()
-        # On SIGINT too uvicorn finishes the requests in flight, and its exit status is 0.
-        loop = asyncio.get_running_loop()
-        self.timer = loop.call_later(delay, signal.raise_signal, signal.SIGINT)
-
-    def cancel(self) -> None:
+        self.begun = True
         if self.timer:
             self.timer.cancel()
+        self.timer = asyncio.get_running_loop().call_later(delay, self.end)
+
+    def end(self) -> None:
+        """Once: a second SIGINT would break off the requests in flight.
+
+        On the first uvicorn finishes them, as it does on SIGTERM, and its exit status is 0.
+        """
+        if not self.ended:
+            self.ended = True
+            signal.raise_signal(signal.SIGINT)
 
 
 class CloseConnections:
@@ -68,6 +72,7 @@ class CloseConnections:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_last(message: Message) -> None:
             if message["type"] == "http.response.start":
+                message.setdefault("headers", [])
                 MutableHeaders(scope=message)["connection"] = "close"
             await send(message)
 

@@ -11,7 +11,9 @@ import pytest
 import structlog
 import uvicorn
 from fastapi import FastAPI
+from fastapi.exceptions import ResponseValidationError
 from httpx import AsyncClient
+from pydantic import BaseModel, ValidationError
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -160,6 +162,22 @@ async def test_a_traceback_shows_no_value(
     assert "test_logs.py" in line["exception"]
     assert "[SQL: " in line["exception"]
     assert SECRET not in str(line)
+
+
+class Row(BaseModel):
+    name: int
+
+
+@pytest.mark.parametrize("wrong", [SECRET, [SECRET], {"a": SECRET}])
+def test_a_traceback_shows_no_input(serve: Serve, wrong: object) -> None:
+    read = serve()
+    with pytest.raises(ValidationError) as error:
+        Row.model_validate({"name": wrong})
+    for exception in (error.value, ResponseValidationError(error.value.errors())):
+        logging.getLogger("uvicorn.error").error("It failed", exc_info=exception)
+    lines = read()
+    assert [line["event"] for line in lines] == ["It failed"] * 2
+    assert SECRET not in str(lines)
 
 
 def test_a_terminal_shows_the_same_for_people() -> None:

@@ -57,7 +57,8 @@ def routes(app: FastAPI) -> None:
 
 
 def configure(app: FastAPI, **values: str) -> None:
-    middleware.install(app, Settings(**values))
+    app.state.settings = Settings(**values)
+    middleware.install(app, app.state.settings)
 
 
 # Every way in which an answer comes about: by a route, a handler, a middleware of the
@@ -70,6 +71,7 @@ ANSWERS = [
     ("PUT", "/body", {}, "", 405),
     ("POST", "/body", {}, "{}", 422),
     ("POST", "/body", {}, "x" * 1_000_001, 413),
+    ("POST", "/body", {"origin": SITE}, "x" * 1_000_001, 413),
     ("POST", "/body", {"transfer-encoding": "chunked"}, "x" * 1_000_001, 413),
     ("GET", "/down", {}, "", 503),
     ("GET", "/bug", {}, "", 500),
@@ -99,8 +101,11 @@ async def test_every_answer_has_its_id_and_headers(
             assert response.headers[name] == value
     if response.is_error:
         assert response.headers["content-type"] == "application/problem+json"
+        assert response.json()["status"] == status
     if status == 500:
         assert response.json()["request_id"] == "given"
+    if "origin" in headers:
+        assert response.headers["access-control-allow-origin"] == SITE
 
 
 async def test_a_route_has_the_last_word_on_its_headers(client: AsyncClient) -> None:
@@ -218,8 +223,8 @@ async def test_other_hosts_are_refused(
 
 async def test_a_redirect_repeats_no_other_host(app: FastAPI, client: AsyncClient) -> None:
     configure(app, allowed_hosts="api.example.com")
-    response = await client.get("/docs/", headers={"host": "evil.net"})
-    assert response.status_code == 400
+    for path in ("/docs/", "/health/live/"):
+        assert (await client.get(path, headers={"host": "evil.net"})).status_code == 400
 
 
 @pytest.mark.parametrize("path", ["/health/live", "/health/ready"])

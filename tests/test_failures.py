@@ -2,6 +2,7 @@
 
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -115,13 +116,17 @@ def test_no_home_no_path_and_no_network_are_needed(tmp_path: Path) -> None:
 
 
 def test_an_interrupt_says_so(tmp_path: Path) -> None:
-    process = subprocess.Popen(
-        COMMAND, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    while not (tmp_path / "my-api").exists():
-        assert process.poll() is None
-    process.send_signal(signal.SIGINT)
-    output, errors = process.communicate()
-    assert process.returncode != 0
+    for _ in range(3):
+        shutil.rmtree(tmp_path / "my-api", ignore_errors=True)
+        process = subprocess.Popen(
+            COMMAND, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        while not (tmp_path / "my-api").exists():
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate()
+        if process.returncode:  # in a finalizer Python ignores the interrupt
+            break
+    assert process.returncode
     assert "Aborted" in errors or "KeyboardInterrupt" in output + errors
     assert cookiecutter(tmp_path, "-f").returncode == 0

@@ -36,6 +36,7 @@ STATEMENTS = {
     "type": "SELECT 1 + :value",
     "literal": "SELECT CAST(CAST(:value AS text) AS integer)",
     "syntax": "SELECT FROM WHERE name = :value",
+    "range": "SELECT CAST(length(:value) AS bigint) + 9223372036854775807",
 }
 
 
@@ -55,7 +56,7 @@ async def raise_error(password: str) -> None:
 '''
 JSON = {"Content-Type": "application/json"}
 UVICORN = ["uvicorn", "app.main:app", "--port", "PORT", "--log-level", "debug"]
-KINDS = ["null", "check", "type", "literal", "syntax", "group"]
+KINDS = ["null", "check", "type", "literal", "syntax", "range", "group"]
 
 
 def database_url(password: str, role: str, port: int) -> str:

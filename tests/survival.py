@@ -50,6 +50,15 @@ def judge(load: Load, faults: list[str], statuses: tuple[int, ...] = (503,)) -> 
     return Outcome(f"{load.describe()}, lost {len(lost)}", found)
 
 
+def early(load: Load, begun: float, stopped: float) -> list[str]:
+    """Failures that were answered while all was well still."""
+    return [
+        f"{a.status} {a.detail}, too early"
+        for a in load.failed
+        if a.sent > begun and a.sent + a.seconds < stopped
+    ]
+
+
 def late(load: Load, moment: float) -> list[str]:
     """Failures of requests that were sent when all was well again."""
     return [f"{a.status} {a.detail}, too late" for a in load.failed if a.sent > moment]
@@ -72,7 +81,7 @@ def restart(stage: Stage, mode: str, times: int = 1, full: float = 0.3) -> Outco
                 wanted = load.rate(begun, stopped) * full
                 wait_until(partial(is_as_fast, load, returned, wanted), 30)
                 pauses.append(time.monotonic() - returned)
-                faults += late(load, returned)
+                faults += early(load, begun, stopped) + late(load, returned)
         if max(pauses) > 2:
             faults.append(f"{max(pauses):.1f} s until it was as fast as before")
         counts, faults = judge(load, faults)

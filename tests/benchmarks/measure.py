@@ -28,7 +28,8 @@ def inside(work: Path, benchmark: Callable[[Path], None]) -> None:
     project = generate(work, TEMPLATE)
     script = benchmark.__code__.co_filename
     command = ["uv", "run", "--quiet", "dev", sys.executable, script, benchmark.__name__]
-    subprocess.run([*command, str(project)], cwd=project, env=ENVIRONMENT, check=True)
+    environment = ENVIRONMENT | {"PYTHONPATH": str(TEMPLATE / "tests")}
+    subprocess.run([*command, str(project)], cwd=project, env=environment, check=True)
 
 
 def compare(
@@ -58,6 +59,11 @@ def compare(
 def report(name: str, value: float, limit: float, unit: str = "") -> None:
     verdict = "ok" if value <= limit else "TOO MUCH"
     print(f"{name}: {value:.2f} {unit}".rstrip(), f"(at most {limit:g}) {verdict}")
+
+
+def report_ratio(name: str, value: float, limit: float) -> None:
+    verdict = "ok" if value >= limit else "TOO LITTLE"
+    print(f"{name}: {value:.2f} (at least {limit:g}) {verdict}")
 
 
 def answers(url: str) -> bool:

@@ -3,9 +3,9 @@
 import logging
 import re
 from fnmatch import fnmatchcase
+from secrets import token_hex
 from time import perf_counter
 from urllib.parse import quote
-from uuid import uuid4
 
 from fastapi import FastAPI
 from fastapi.responses import PlainTextResponse
@@ -79,7 +79,7 @@ class RequestContext:
             return await self.app(scope, receive, send)
         request_id = dict(scope["headers"]).get(b"x-request-id", b"")
         if not REQUEST_ID.fullmatch(request_id):
-            request_id = uuid4().hex.encode()
+            request_id = token_hex(16).encode()
         clear_contextvars()
         bind_contextvars(request_id=request_id.decode())
         added = HTTPS_HEADERS if scope.get("scheme") == "https" else HEADERS

@@ -135,7 +135,12 @@ def test_requests_that_fail(project: Project) -> None:
     statuses = [answer.status_code for answer in answers]
     assert set(statuses) >= {400, 404, 405, 409, 413, 422, 500, 503}
     assert min(status for status in statuses if status != 200) >= 400
-    for part in ("KeyError", "[SQL: SELECT 1 + ", '"path": "/bugs/group"', "a line of group"):
+    for part in (
+        "KeyError",
+        "[SQL: SELECT CAST(CAST(",
+        '"path": "/bugs/group"',
+        "a line of group",
+    ):
         assert part in output
 
 

@@ -99,7 +99,7 @@ def service() -> Iterator[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ci", ["github", "gitlab"])
+@pytest.mark.parametrize("ci", ["github", pytest.param("gitlab", marks=pytest.mark.exhaustive)])
 def test_each_step_succeeds(bake: Bake, tools: dict[str, str], service: str, ci: str) -> None:
     """In a checkout with the lock file that the README says to commit."""
     project = bake(ci=ci).copy(short_directory())

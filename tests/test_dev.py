@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -199,7 +200,8 @@ def test_a_start_that_is_broken_off_leaves_nothing_broken(
         assert starting.poll() is None
     children = psutil.Process(starting.pid).children(recursive=True)
     for process in children if name == "SIGKILL" else []:
-        process.kill()
+        with suppress(psutil.NoSuchProcess):  # it has done its part
+            process.kill()
     starting.send_signal(signal.Signals[name])
     starting.wait(timeout=30)
     if name != "SIGKILL":

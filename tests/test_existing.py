@@ -61,8 +61,8 @@ def test_the_users_history_comes_first(initialised: Project) -> None:
 @pytest.mark.parametrize(
     "initialised",
     [
-        "generic",
         "pyproject_async",
+        pytest.param("generic", marks=pytest.mark.exhaustive),
         pytest.param("async", marks=pytest.mark.exhaustive),
         pytest.param("pyproject", marks=pytest.mark.exhaustive),
     ],

@@ -11,6 +11,7 @@ pytestmark = pytest.mark.slow
 LOWEST = ["--resolution", "lowest-direct"]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("python", interpreters(but_this=True))
 def test_the_generated_suite_with_the_newest(copied: Project, python: str) -> None:
     assert " passed" in copied.uv("--python", python, "pytest", "-q", "-n", "2")

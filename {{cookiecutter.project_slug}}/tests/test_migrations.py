@@ -186,7 +186,10 @@ revision, down_revision = "long", {down!r}
 
 
 def upgrade():
-    op.execute("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'")
+    op.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_locks JOIN pg_database ON oid = database "
+        "WHERE locktype = 'advisory' AND datname = current_database()"
+    )
 """
 
 

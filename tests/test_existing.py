@@ -61,7 +61,7 @@ def test_the_users_history_comes_first(initialised: Project) -> None:
 @pytest.mark.parametrize(
     "initialised",
     [
-        "pyproject_async",
+        pytest.param("pyproject_async", marks=pytest.mark.exhaustive),
         pytest.param("generic", marks=pytest.mark.exhaustive),
         pytest.param("async", marks=pytest.mark.exhaustive),
         pytest.param("pyproject", marks=pytest.mark.exhaustive),

@@ -19,7 +19,7 @@ def test_lint_and_types_are_clean_as_generated(installed: Project) -> None:
     installed.run("sh", "-euc", command)
 
 
-@pytest.mark.parametrize("system", ["darwin", "win32"])
+@pytest.mark.parametrize("system", [pytest.param("darwin", marks=pytest.mark.exhaustive), "win32"])
 def test_types_are_clean_on_other_systems(installed: Project, system: str) -> None:
     installed.uv("mypy", "--platform", system)
 

@@ -54,6 +54,7 @@ def schemathesis(address: str, seed: int, directory: Path) -> tuple[dict[str, An
     return json.loads(report.read_text()), [each for each in scenarios if each["status"] != "skip"]
 
 
+@pytest.mark.exhaustive
 def test_the_api_is_what_its_openapi_says(address: str, tmp_path: Path) -> None:
     total = 0
     phases, answers, links = Counter[str](), Counter[str](), Counter[str]()

@@ -1,4 +1,5 @@
 import asyncio
+import gc
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -175,3 +176,7 @@ async def test_sigterm_is_as_before_after_the_end(app: FastAPI) -> None:
     async with app.router.lifespan_context(app):
         assert signal.getsignal(signal.SIGTERM) != before
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_what_is_imported_is_left_out_of_garbage_collection() -> None:
+    assert gc.get_freeze_count() > 10_000

@@ -122,6 +122,7 @@ def test_each_step_succeeds(bake: Bake, tools: dict[str, str], service: str, ci:
     assert left == NOT_RUN_HERE
 
 
+@pytest.mark.slow
 @pytest.mark.exhaustive
 def test_a_project_without_options_runs_its_own_checks(bake: Bake) -> None:
     project = bake(docker=False, ci="none").copy(short_directory())

@@ -6,7 +6,7 @@ import sys
 import pytest
 from conftest import TEMPLATE, Project
 
-pytestmark = pytest.mark.exhaustive
+pytestmark = [pytest.mark.slow, pytest.mark.exhaustive]
 
 
 @pytest.mark.skipif(not shutil.which("wrk"), reason="needs Debian's package wrk")

@@ -19,11 +19,13 @@ def test_lint_and_types_are_clean_as_generated(installed: Project) -> None:
     installed.run("sh", "-euc", command)
 
 
-@pytest.mark.parametrize("system", [pytest.param("darwin", marks=pytest.mark.exhaustive), "win32"])
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("system", ["darwin", "win32"])
 def test_types_are_clean_on_other_systems(installed: Project, system: str) -> None:
     installed.uv("mypy", "--platform", system)
 
 
+@pytest.mark.exhaustive
 def test_the_suite_passes_beside_a_hostile_environment(copied: Project) -> None:
     """The developer's own database is never touched, nor are its settings read."""
     (copied.path / ".env").write_text(

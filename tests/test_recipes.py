@@ -172,6 +172,7 @@ def test_the_code_of_a_rename_runs_on_both_of_its_revisions(copied: Project) -> 
     assert "['0', '1']" in output
 
 
+@pytest.mark.exhaustive
 def test_a_faster_read_answers_as_the_example_does(copied: Project) -> None:
     readmes.make_faster(copied.path)
     copied.uv("pytest", "-q", "tests/test_items.py")

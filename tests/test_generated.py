@@ -128,6 +128,7 @@ def test_the_example_can_be_removed(copied: Project) -> None:
     assert copied.uv("dev", "python", "-c", script).split() == ["200", "404"]
 
 
+@pytest.mark.exhaustive
 def test_it_can_be_the_backend_of_another_repository(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text('[project]\nname = "mono"\nversion = "0"\n')
     (tmp_path / "app").mkdir()

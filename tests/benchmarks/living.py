@@ -2,7 +2,6 @@
 
 import re
 import resource
-import socket
 import statistics
 import subprocess
 import sys
@@ -34,17 +33,12 @@ def startup(project: Path) -> None:
     )
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
 def memory(project: Path, requests: int = 200_000) -> None:
     """Memory and connections of one worker while it answers 200,000 requests (flat)."""
     prepare(project)
     answered, failed = 0, 0
     samples: list[tuple[int, float, int]] = []
-    with served(project, "app.main:app", free_port()) as server:
+    with served(project, "app.main:app") as server:
         url = f"http://127.0.0.1:{server.port}"
         command = ["wrk", "-t1", "-c16", f"-d{SECONDS}s", "-s", str(HERE / "mixed.lua"), url]
         while answered < requests:
@@ -78,8 +72,8 @@ def idle(project: Path) -> None:
     prepare(project)
     flags = ("--timeout-keep-alive", "3600")
     with (
-        served(project, "app.main:app", free_port(), *flags) as beside,
-        served(project, "app.main:app", free_port(), *flags) as alone,
+        served(project, "app.main:app", *flags) as beside,
+        served(project, "app.main:app", *flags) as alone,
     ):
         before = beside.process.memory_info().rss
         with idling(beside) as clients:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -45,7 +46,9 @@ class Load:
 
 
 @contextmanager
-def served(project: Path, application: str, port: int, *flags: str) -> Iterator[Server]:
+def served(project: Path, application: str, *flags: str) -> Iterator[Server]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = int(listener.getsockname()[1])
     command = [".venv/bin/python", "-m", "uvicorn", application, "--port", str(port), *flags]
     process = psutil.Popen(
         command,
@@ -117,8 +120,8 @@ def speed(project: Path) -> None:
     for server, flags in FLAGS.items():
         print(f"\n{server}: requests/s; of processor time; latency in ms, 50 % and 99 %")
         with (
-            served(project, "app.main:app", 8931, *flags) as ours,
-            served(project, "floor:app", 8932, *flags) as floor,
+            served(project, "app.main:app", *flags) as ours,
+            served(project, "floor:app", *flags) as floor,
         ):
             for kind, path in REQUESTS.items():
                 script = "create.lua" if kind == "create" else ""
@@ -126,8 +129,8 @@ def speed(project: Path) -> None:
     print("\nThe page as the README has it for speed")
     make_faster(project)
     with (
-        served(project, "app.main:app", 8931) as ours,
-        served(project, "floor:app", 8932) as floor,
+        served(project, "app.main:app") as ours,
+        served(project, "floor:app") as floor,
     ):
         show("a page of 50", *in_turns(ours, floor, "/items"))
 
@@ -149,8 +152,8 @@ def workers(project: Path) -> None:
     """Requests a second of 1 worker and of 2, which share the machine with wrk."""
     prepare(project)
     with (
-        served(project, "app.main:app", 8931) as one,
-        served(project, "app.main:app", 8932, "--workers", "2") as two,
+        served(project, "app.main:app") as one,
+        served(project, "app.main:app", "--workers", "2") as two,
     ):
         rates = [median(load.rate for load in loads) for loads in in_turns(one, two, "/items")]
     print(f"1 worker {rates[0]:.0f}/s, 2 workers {rates[1]:.0f}/s: {rates[1] / rates[0]:.2f}")
@@ -159,7 +162,7 @@ def workers(project: Path) -> None:
 def pages(project: Path) -> None:
     """The first page of 1,000,000 rows and the last (equal)."""
     prepare(project, rows=1_000_000)
-    with served(project, "app.main:app", 8931) as server:
+    with served(project, "app.main:app") as server:
         loads = [
             (load(server, "/items"), load(server, "/items?after=999900")) for _ in range(ROUNDS)
         ]

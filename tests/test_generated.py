@@ -25,7 +25,6 @@ def test_types_are_clean_on_other_systems(installed: Project, system: str) -> No
     installed.uv("mypy", "--platform", system)
 
 
-@pytest.mark.exhaustive
 def test_the_suite_passes_beside_a_hostile_environment(copied: Project) -> None:
     """The developer's own database is never touched, nor are its settings read."""
     (copied.path / ".env").write_text(
@@ -36,6 +35,7 @@ def test_the_suite_passes_beside_a_hostile_environment(copied: Project) -> None:
     assert " passed" in copied.run("sh", "-euc", command, env=hostile).stdout
 
 
+@pytest.mark.exhaustive
 def test_the_suite_passes_on_a_server_of_ones_own(copied: Project) -> None:
     """With one role, which may create databases."""
     script = (

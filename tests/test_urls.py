@@ -145,7 +145,9 @@ CASES: dict[str, dict[str, Any]] = {
 REFUSED = {
     "postgresql://p0:wrong@localhost:{port}/both": "password authentication failed",
     "postgresql://p0:%40@localhost:{closed}/both": "refused|Connect call failed",
-    "postgresql://p0:%40@nowhere.invalid:{port}/both": "not known|resolve|No address|Name or",
+    "postgresql://p0:%40@nowhere.invalid:{port}/both": (
+        "not known|resolve|No address|Name or|in time|timeout"  # where no name server answers
+    ),
     "postgresql://p0:%40@localhost:{port}/missing": "does not exist|no pg_hba.conf entry",
     "postgresql://p0:%40@localhost:{port}/both?target_session_attrs=standby": "standby",
     "postgresql://p0:%40@localhost:{port}/both?sslmode=verify-full&sslrootcert=/nowhere.crt": (

@@ -46,6 +46,8 @@ GRACE = 5
 # A peer that vanished is noticed within a minute where nothing is sent.
 KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
 
+NO_ANSWER = "no answer in time"  # where a TimeoutError says nothing
+
 
 def other_column(check: Constraint, table: Table) -> str:
     """The column's name too, where an enum's constraint is not called like its column.
@@ -225,7 +227,7 @@ def connect(dialect: Any, record: object, args: list[Any], kwargs: dict[str, Any
     try:
         return dialect.connect(*args, **kwargs)
     except (OSError, dialect.loaded_dbapi.Error) as error:
-        raise DatabaseUnavailable(str(error)) from error
+        raise DatabaseUnavailable(str(error) or NO_ANSWER) from error
 
 
 def refuse_closed(connection: Any, *_: object) -> None:
@@ -259,4 +261,4 @@ def give_up(context: ExceptionContext) -> None:
     error = context.original_exception
     if isinstance(error, TimeoutError):
         context.is_disconnect = True
-        raise DatabaseUnavailable("no answer in time") from error
+        raise DatabaseUnavailable(NO_ANSWER) from error

@@ -1,6 +1,7 @@
 """The engine: what it survives, and what it leaves behind."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
@@ -187,6 +188,17 @@ async def test_through_a_pooler_the_limit_is_the_clients(fresh_url: URL) -> None
                 await session.execute(SLOW)
     assert ask(fresh_url, f"SELECT query {OTHERS} AND state = 'active'") == []
     await engine.dispose()
+
+
+async def test_a_server_that_says_nothing_is_given_up(
+    worker_url: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.database.CONNECT_TIMEOUT", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        engine = create_engine(settings(worker_url.set(host="127.0.0.1", port=port, query={})))
+        with pytest.raises(DatabaseUnavailable, match=r"^no answer in time$"):
+            await engine.connect()
 
 
 async def write(engine: AsyncEngine) -> None:

@@ -32,15 +32,15 @@ def blocks(readme: str, heading: str) -> list[str]:
 
 def make_faster(project: Path) -> None:
     """Put the code of "A read that must be faster" where it says."""
-    service = project / "app" / "items" / "service.py"
-    (code,) = re.findall(r"```python\n(.*?)```", sections(GENERATED)[FASTER], re.DOTALL)
-    imports, statement, function = re.split(r"\n(?=PAGE = )|\n\n\n", code)
-    text = service.read_text()
-    text = text.replace("\nfrom sqlalchemy import select\n", f"{imports}", 1)
-    text = re.sub(r"(?=\n\n\nasync def create)", f"\n\n{statement}", text, count=1)
-    service.write_text(
-        re.sub(r"async def get_page.*?(?=\n\n\n)", function.strip(), text, flags=re.DOTALL)
-    )
+    text = sections(GENERATED)[FASTER]
+    for file, code in re.findall(r"`(app/items/\w+\.py)`.*?```python\n(.*?)```", text, re.DOTALL):
+        imports = "".join(re.findall(r"^from .*\n", code, re.MULTILINE))
+        definitions = re.sub(r"^from .*\n", "", code, flags=re.MULTILINE).strip()
+        (function,) = re.findall(r"^async def \w+\(", code, re.MULTILINE)
+        docstring, _, source = (project / file).read_text().partition("\n")
+        parts = [definitions if function in part else part for part in source.split("\n\n\n")]
+        assert definitions in parts
+        (project / file).write_text(f"{docstring}\n\n{imports}" + "\n\n\n".join(parts))
 
 
 def notes() -> Path:

@@ -99,6 +99,7 @@ def test_a_model_that_drifts_from_the_migrations_fails_the_suite(copied: Project
     assert " failed" in output
 
 
+@pytest.mark.exhaustive
 def test_the_example_can_be_removed(copied: Project) -> None:
     """By the recipe of the generated README, also after it was in use."""
     copied.uv("dev", "alembic", "upgrade", "head")

@@ -80,8 +80,8 @@ def idle(project: Path) -> None:
             after = beside.process.memory_info().rss
             print(f"{(after - before) / 2**10 / IDLE:.1f} KiB for each connection")
             for kind, path in list(REQUESTS.items())[:2]:
-                loads = in_turns(beside, alone, path)
-                for name, measured in zip((f"with {IDLE}", "without"), loads, strict=True):
+                loads = in_turns("", beside=(beside, path), alone=(alone, path))
+                for name, measured in loads.items():
                     rate = statistics.median(load.rate for load in measured)
                     most = statistics.median(load.percentiles["99"] for load in measured)
                     print(f"{kind}, {name}: {rate:.0f}/s, 99 % within {most:.1f} ms")

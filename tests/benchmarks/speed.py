@@ -1,4 +1,4 @@
-"""Requests to a served project, beside the floor: the same answers without the template."""
+"""Requests to a served project, beside the same answers from less."""
 
 import os
 import re
@@ -20,7 +20,7 @@ REQUESTS = {"a page of 50": "/items", "one by key": "/items/1", "create": "/item
 AT_LEAST = {"a page of 50": 0.4, "one by key": 0.4, "create": 0.5}
 FLAGS = {"uvloop, httptools": [], "asyncio, h11": ["--loop", "asyncio", "--http", "h11"]}
 ROUNDS = 3
-SECONDS = 4
+SECONDS = 3
 
 
 @dataclass
@@ -95,12 +95,13 @@ def found(pattern: str, text: str) -> str:
     return match[1]
 
 
-def in_turns(
-    first: Server, second: Server, path: str, script: str = ""
-) -> tuple[list[Load], list[Load]]:
-    """Several loads of each, one after the other."""
-    pairs = [(load(first, path, script), load(second, path, script)) for _ in range(ROUNDS)]
-    return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+def in_turns(script: str, **urls: tuple[Server, str]) -> dict[str, list[Load]]:
+    """Several loads of each server and path, one after the other."""
+    loads: dict[str, list[Load]] = {name: [] for name in urls}
+    for _ in range(ROUNDS):
+        for name, (server, path) in urls.items():
+            loads[name].append(load(server, path, script))
+    return loads
 
 
 def prepare(project: Path, rows: int = 1000) -> None:
@@ -118,34 +119,42 @@ def speed(project: Path) -> None:
     prepare(project)
     run(["uv", "pip", "install", "orjson"], project)
     for server, flags in FLAGS.items():
-        print(f"\n{server}: requests/s; of processor time; latency in ms, 50 % and 99 %")
+        print(f"\n{server}: requests/s; of processor time; ms, 50 % and 99 %; both rates ÷ floor")
+        with (
+            served(project, "app.main:app", *flags) as ours,
+            served(project, "usual:app", *flags) as usual,
+            served(project, "floor:app", *flags) as floor,
+        ):
+            for kind, path in REQUESTS.items():
+                loads = in_turns(
+                    "create.lua" if kind == "create" else "",
+                    generated=(ours, path),
+                    usual=(usual, path),
+                    constant=(usual, f"/constant{path}"),
+                    floor=(floor, path),
+                )
+                show(kind, loads)
+    print("\nThe page as the README has it for speed")
+    make_faster(project)
+    for server, flags in FLAGS.items():
+        print(server)
         with (
             served(project, "app.main:app", *flags) as ours,
             served(project, "floor:app", *flags) as floor,
         ):
-            for kind, path in REQUESTS.items():
-                script = "create.lua" if kind == "create" else ""
-                show(kind, *in_turns(ours, floor, path, script))
-    print("\nThe page as the README has it for speed")
-    make_faster(project)
-    with (
-        served(project, "app.main:app") as ours,
-        served(project, "floor:app") as floor,
-    ):
-        show("a page of 50", *in_turns(ours, floor, "/items"))
+            show("a page of 50", in_turns("", generated=(ours, "/items"), floor=(floor, "/items")))
 
 
-def show(kind: str, ours: list[Load], floor: list[Load]) -> None:
-    figures = []
-    for name, loads in (("generated", ours), ("floor", floor)):
-        rate = median(load.rate for load in loads)
-        per_cpu = median(load.per_cpu for load in loads)
-        half, most = (median(load.percentiles[p] for load in loads) for p in ("50", "99"))
-        print(f"{kind:14} {name:9} {rate:7.0f} {per_cpu:7.0f} {half:7.1f} {most:7.1f}")
-        figures.append((rate, per_cpu))
-    ratios = [first / second for first, second in zip(*figures, strict=True)]
-    report_ratio(f"{kind} ÷ floor", ratios[0], AT_LEAST[kind])
-    print(f"{kind}, requests for each second of processor time ÷ floor: {ratios[1]:.2f}")
+def show(kind: str, loads: dict[str, list[Load]]) -> None:
+    """Medians of each, the rates also as a part of the floor's."""
+    rates = {name: median(load.rate for load in those) for name, those in loads.items()}
+    per_cpu = {name: median(load.per_cpu for load in those) for name, those in loads.items()}
+    for name, those in loads.items():
+        half, most = (median(each.percentiles[p] for each in those) for p in ("50", "99"))
+        figures = f"{rates[name]:7.0f} {per_cpu[name]:7.0f} {half:6.1f} {most:6.1f}"
+        ratios = f"{rates[name] / rates['floor']:6.2f} {per_cpu[name] / per_cpu['floor']:5.2f}"
+        print(f"{kind:13} {name:9} {figures} {ratios}")
+    report_ratio(f"{kind} ÷ floor", rates["generated"] / rates["floor"], AT_LEAST[kind])
 
 
 def workers(project: Path) -> None:
@@ -155,7 +164,8 @@ def workers(project: Path) -> None:
         served(project, "app.main:app") as one,
         served(project, "app.main:app", "--workers", "2") as two,
     ):
-        rates = [median(load.rate for load in loads) for loads in in_turns(one, two, "/items")]
+        loads = in_turns("", one=(one, "/items"), two=(two, "/items"))
+    rates = [median(load.rate for load in those) for those in loads.values()]
     print(f"1 worker {rates[0]:.0f}/s, 2 workers {rates[1]:.0f}/s: {rates[1] / rates[0]:.2f}")
 
 
@@ -163,10 +173,8 @@ def pages(project: Path) -> None:
     """The first page of 1,000,000 rows and the last (equal)."""
     prepare(project, rows=1_000_000)
     with served(project, "app.main:app") as server:
-        loads = [
-            (load(server, "/items"), load(server, "/items?after=999900")) for _ in range(ROUNDS)
-        ]
-    first, last = (median(pair[n].rate for pair in loads) for n in (0, 1))
+        loads = in_turns("", first=(server, "/items"), last=(server, "/items?after=999900"))
+    first, last = (median(load.rate for load in those) for those in loads.values())
     print(f"first page {first:.0f}/s, last page {last:.0f}/s")
     report_ratio("last page ÷ first", last / first, 0.9)
 

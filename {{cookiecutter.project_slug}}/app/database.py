@@ -29,6 +29,7 @@ from sqlalchemy.ext.asyncio import (
 from sqlalchemy.sql import CompoundSelect, Select, visitors
 from sqlalchemy.sql.dml import UpdateBase
 from sqlalchemy.sql.selectable import TextualSelect
+from sqlalchemy.util import LRUCache
 
 from app.asyncpg_url import asyncpg_arguments
 from app.config import Settings
@@ -122,14 +123,22 @@ class ReadOnlySession(orm.Session):
 SELECTING = (Select, CompoundSelect)
 WRITING = (UpdateBase, TextualSelect)  # which a SELECT can hold in a CTE
 
+# What was looked through and found to read only, by SQLAlchemy's own key of a statement's form.
+harmless: LRUCache[Any, None] = LRUCache(500)
+
 
 @event.listens_for(ReadOnlySession, "do_orm_execute")
 def refuse_all_but_select(state: orm.ORMExecuteState) -> None:
     statement = state.statement
+    form = statement._generate_cache_key() if isinstance(statement, SELECTING) else None
+    if form and form.key in harmless:
+        return
     if not isinstance(statement, SELECTING) or any(
         isinstance(part, WRITING) for part in visitors.iterate(statement)
     ):
         raise ReadOnlyViolation("a read-only session runs SELECT only: use Session to change data")
+    if form:
+        harmless[form.key] = None
 
 
 @event.listens_for(ReadOnlySession, "before_flush")
@@ -145,16 +154,17 @@ class Database:
     """
 
     def __init__(self, bind: AsyncEngine | AsyncConnection) -> None:
-        read_bind = bind
-        if isinstance(bind, AsyncEngine):
-            read_bind = bind.execution_options(isolation_level="AUTOCOMMIT")
         # On a connection that is in a transaction already, a test's, commit and rollback
         # end savepoints and leave that transaction to its owner.
         self.sessions = async_sessionmaker(
             bind, expire_on_commit=False, join_transaction_mode="create_savepoint"
         )
+        alone = {"isolation_level": "AUTOCOMMIT"} if isinstance(bind, AsyncEngine) else {}
         self.read_sessions = async_sessionmaker(
-            read_bind, expire_on_commit=False, sync_session_class=ReadOnlySession
+            bind,
+            expire_on_commit=False,
+            sync_session_class=ReadOnlySession,
+            execution_options=alone,
         )
 
 

@@ -61,9 +61,8 @@ class Problem(BaseModel):
 def install(app: FastAPI) -> None:
     """Answer every exception with a Problem."""
     named = (HTTPException, RequestValidationError, NotFound, Conflict)
-    # asyncpg's own are of a connection that was lost while SQLAlchemy set it up.
-    lost = (PostgresError, InterfaceError)
-    database = (DatabaseUnavailable, DBAPIError, PoolTimeout, TimeoutError, *lost)
+    by_asyncpg = (PostgresError, InterfaceError)  # asked directly, or while SQLAlchemy set it up
+    database = (DatabaseUnavailable, DBAPIError, PoolTimeout, TimeoutError, *by_asyncpg)
     for kind in named + database:
         app.add_exception_handler(kind, answer)
     app.add_exception_handler(Exception, answer_unexpected)

@@ -67,25 +67,27 @@ def explain(error: Exception, method: str) -> Refusal | None:
 def sqlstate(error: Exception, method: str) -> str:
     """The error's SQLSTATE, or that of its like where it has none or one for two things."""
     match error:
-        case DatabaseUnavailable() | DBAPIError(connection_invalidated=True):
-            return "08006"
-        case PostgresError() | InterfaceError():  # of a connection that was being set up
+        case DatabaseUnavailable() | InterfaceError() | DBAPIError(connection_invalidated=True):
             return "08006"
         case PoolTimeout():
             return "53300"
         case TimeoutError():
             return "57014"
-        case DBAPIError(driver_exception=ForeignKeyViolationError(), statement=statement):
+        case ForeignKeyViolationError() | DBAPIError(driver_exception=ForeignKeyViolationError()):
             # Of either end. A deferred constraint fails in COMMIT, which has no statement.
-            return "23001" if (statement or method).startswith("DELETE") else "23503"
-        case DBAPIError(driver_exception=PostgresError(sqlstate=str(state))):
+            statement = getattr(error, "statement", None) or method
+            return "23001" if statement.startswith("DELETE") else "23503"
+        case (
+            PostgresError(sqlstate=str(state))
+            | DBAPIError(driver_exception=PostgresError(sqlstate=str(state)))
+        ):
             return state
     return ""
 
 
 def violated_fields(error: Exception) -> list[str]:
     """What models call the columns of a violated constraint, which is found by its name."""
-    violation = getattr(error, "driver_exception", None)
+    violation = getattr(error, "driver_exception", error)
     if not isinstance(violation, IntegrityConstraintViolationError):
         return []
     attributes = {c: name for mapper in Base.registry.mappers for name, c in mapper.c.items()}

@@ -101,6 +101,7 @@ async def tables(connection: AsyncConnection) -> None:
 def sql_client(app: FastAPI, client: AsyncClient) -> AsyncClient:
     """A client of an application that runs what it is sent."""
     app.add_api_route("/", run, methods=["POST", "DELETE"], status_code=204)
+    app.add_api_route("/driver", run_by_driver, methods=["POST", "DELETE"], status_code=204)
     return client
 
 
@@ -115,8 +116,16 @@ async def run(statements: list[str], session: Session) -> None:
         await session.execute(text(statement))
 
 
-async def execute(client: AsyncClient, *statements: str, method: str = "POST") -> Response:
-    return await client.request(method, "/", json=statements)
+async def run_by_driver(statements: list[str], session: Session) -> None:
+    connection = await (await session.connection()).get_raw_connection()
+    for statement in statements:
+        await connection.driver_connection.execute(statement)  # type: ignore[union-attr]
+
+
+async def execute(
+    client: AsyncClient, *statements: str, method: str = "POST", path: str = "/"
+) -> Response:
+    return await client.request(method, path, json=statements)
 
 
 def assert_problem(response: Response, status: int, detail: str, *fields: str) -> None:
@@ -173,12 +182,15 @@ VIOLATIONS = {
 
 
 @pytest.mark.usefixtures("tables")
+@pytest.mark.parametrize("path", ["/", "/driver"])
 @pytest.mark.parametrize("violation", VIOLATIONS.values(), ids=VIOLATIONS)
 async def test_a_violation_is_409_and_names_the_fields(
-    sql_client: AsyncClient, violation: tuple[str, ...]
+    sql_client: AsyncClient, violation: tuple[str, ...], path: str
 ) -> None:
     statement, *expected = violation
-    assert_problem(await execute(sql_client, statement), 409, *expected)
+    method = "DELETE" if path == "/driver" and statement.startswith("DELETE") else "POST"
+    response = await execute(sql_client, statement, method=method, path=path)
+    assert_problem(response, 409, *expected)
 
 
 @pytest.mark.usefixtures("tables")
@@ -233,22 +245,25 @@ RAISED = {
 }
 
 
+@pytest.mark.parametrize("path", ["/", "/driver"])
 @pytest.mark.parametrize("state", RAISED)
 async def test_a_code_has_a_meaning_by_itself_or_by_its_class(
-    sql_client: AsyncClient, state: str, caplog: pytest.LogCaptureFixture
+    sql_client: AsyncClient, state: str, path: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     raising = f"DO $$ BEGIN RAISE 'secret' USING ERRCODE = '{state}', DETAIL = 'hidden'; END $$"
-    response = await execute(sql_client, raising)
+    response = await execute(sql_client, raising, path=path)
     assert_problem(response, *RAISED[state])
     logged = [record for record in caplog.records if record.name == "app.errors"]
     assert len(logged) == (response.status_code != 409)
     assert not any("RAISE" in line.message or "hidden" in line.message for line in logged)
 
 
+@pytest.mark.parametrize("path", ["/", "/driver"])
 @pytest.mark.parametrize("state", ["22012", "23502", "42501", "42P01", "P0001"])
-async def test_any_other_code_is_a_bug(sql_client: AsyncClient, state: str) -> None:
+async def test_any_other_code_is_a_bug(sql_client: AsyncClient, state: str, path: str) -> None:
     raising = f"DO $$ BEGIN RAISE 'secret' USING ERRCODE = '{state}'; END $$"
-    assert_problem(await execute(sql_client, raising), 500, "The server failed to answer.")
+    response = await execute(sql_client, raising, path=path)
+    assert_problem(response, 500, "The server failed to answer.")
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,16 @@ import re
 import sys
 
 import structlog
-from structlog.contextvars import merge_contextvars
+from structlog.contextvars import get_contextvars, merge_contextvars
 from structlog.dev import ConsoleRenderer, plain_traceback
 from structlog.processors import JSONRenderer, TimeStamper, format_exc_info
 from structlog.stdlib import ExtraAdder, ProcessorFormatter, add_log_level, add_logger_name
 from structlog.typing import EventDict, Processor, WrappedLogger
+
+ACCESS = ("method", "path", "status", "duration_ms", "client")  # of each request
+
+stamp = TimeStamper(fmt="iso")
+render: Processor = JSONRenderer()
 
 # What the database quotes, up to where an exception's message ends.
 VALUES = re.compile(
@@ -17,8 +22,6 @@ VALUES = re.compile(
     r"(?=\n\[SQL: |\n\nThe above exception |\n\nDuring handling |\Z)",
     re.DOTALL,
 )
-
-
 # What pydantic quotes, in the order of its two ways to print an error.
 INPUTS = re.compile(r"('input': |input_value=).*")
 
@@ -53,18 +56,31 @@ def configure() -> None:
     )
 
 
+class JSONLines(ProcessorFormatter):
+    """One line of JSON; a request's without what only others need, in half the time."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        if record.name != "app.access":
+            return super().format(record)
+        event = {"event": record.msg} | {name: vars(record).get(name) for name in ACCESS}
+        event |= get_contextvars() | {"logger": record.name, "level": record.levelname.lower()}
+        return str(render(record, "", stamp(record, "", event)))
+
+
 def formatter(*, in_terminal: bool) -> logging.Formatter:
     """One line of JSON, or what is easier to read; a traceback shows no local variables."""
-    renderer: Processor = JSONRenderer()
+    kind: type[ProcessorFormatter] = JSONLines
+    renderer = render
     if in_terminal:
+        kind = ProcessorFormatter
         renderer = ConsoleRenderer(exception_formatter=plain_traceback, sort_keys=False)
-    return ProcessorFormatter(
+    return kind(
         foreign_pre_chain=[ExtraAdder(), tidy],
         processors=[
             merge_contextvars,
             add_logger_name,
             add_log_level,
-            TimeStamper(fmt="iso"),
+            stamp,
             format_exc_info,
             hide_values,
             ProcessorFormatter.remove_processors_meta,

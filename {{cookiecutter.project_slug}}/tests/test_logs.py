@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
+from structlog.stdlib import ProcessorFormatter
 
 from app import logs
 
@@ -130,6 +131,20 @@ async def test_a_request_is_one_line_without_its_query(client: AsyncClient, serv
     }
     assert (line["method"], line["path"], line["status"]) == ("GET", "/nothing%0A%1B%22", 404)
     assert line["client"] == "127.0.0.1"
+
+
+def test_a_requests_line_is_made_as_all_others() -> None:
+    values = {"method": "GET", "path": "/", "status": 200, "duration_ms": 0.1, "client": None}
+    record = logging.makeLogRecord({"name": "app.access", "msg": "request", **values})
+    formatter = logs.formatter(in_terminal=False)
+    assert isinstance(formatter, logs.JSONLines)
+    with structlog.contextvars.bound_contextvars(request_id="mine", user="é"):
+        texts = [formatter.format(record), ProcessorFormatter.format(formatter, record)]
+    lines = [json.loads(text) for text in texts]
+    for line in lines:
+        assert line.pop("timestamp").endswith("Z")
+    assert lines[0] == lines[1]
+    assert lines[0].keys() == {*values, "event", "logger", "level", "request_id", "user"}
 
 
 @pytest.mark.parametrize("path", ["/health/live", "/health/ready"])

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import json
 import shutil
+import signal
 import socket
 import socketserver
 import sys
@@ -16,19 +17,21 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import httpx
 import pytest
-from load import Load, Stage, serve, stage, under_load, wait_until
+from balancer import balanced
+from load import Load, Server, Stage, serve, stage, under_load, wait_until
 from servers import pgbouncer, pgbouncer_version
 
 # Of the generated app/database.py: connections, and seconds.
 POOL, POOL_TIMEOUT, CONNECT_TIMEOUT, GRACE = 15, 5, 5, 5
 CLOSE = 2  # seconds that SQLAlchemy waits for a connection to close
+END = 10  # seconds from SIGTERM to SIGKILL, as container engines have it
 
 
 # The application's connections: no others here are by TCP.
@@ -281,6 +284,35 @@ def migrated(stage: Stage, times: int = 1) -> Outcome:
         return judge(load, [], ())
 
 
+def rolling(stage: Stage, *options: str, times: int = 1) -> Outcome:
+    """Replicas replaced behind a balancer: a new one is ready, then an old one gets SIGTERM."""
+    faults = []
+    environment = stage.environment | {"SHUTDOWN_DELAY": "2"}
+    with ExitStack() as stack:
+        servers = [stack.enter_context(serve(stage.project, environment, *options))]
+        balancer = stack.enter_context(balanced(servers))
+        with under_load(f"http://127.0.0.1:{balancer.port}") as load:
+            for _ in range(times):
+                load.wait_for(100)
+                servers.append(stack.enter_context(serve(stage.project, environment, *options)))
+                wait_until(lambda: servers[-1] in balancer.ready, 10)
+                load.wait_for(100)
+                old = servers[-2]
+                old.process.send_signal(signal.SIGTERM)
+                wait_until(partial(is_ending, old), 1)
+                if not httpx.get(f"{old.url}/items", trust_env=False).is_success:
+                    faults.append("requests are refused before the balancer knows")
+                if status := old.process.wait(timeout=END):
+                    faults.append(f"exit status {status}")
+            load.wait_for(100)
+        return judge(load, faults, ())
+
+
+def is_ending(server: Server) -> bool:
+    """Whether it says that it is, while it goes on."""
+    return "about to end" in httpx.get(f"{server.url}/health/ready", trust_env=False).text
+
+
 def pooled(stage: Stage, total: int, prepared: int) -> Outcome:
     """Three processes through PgBouncer, which has four connections for their 24 clients.
 
@@ -322,6 +354,8 @@ SCENARIOS: dict[str, dict[str, Callable[[Stage], Outcome]]] = {
         "queries over their time": overtime,
         "clients that leave": cancelled,
         "migrations": lambda stage: migrated(stage, 5),
+        "SIGTERM": lambda stage: rolling(stage, times=5),
+        "SIGTERM, two workers": lambda stage: rolling(stage, "--workers=2", times=5),
     },
     "pgbouncer": {
         "without prepared statements": lambda stage: pooled(stage, 20_000, prepared=0),

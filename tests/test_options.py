@@ -72,6 +72,8 @@ def test_the_matrix_picks_the_option_up(template_repository: Path) -> None:
     assert set(passed) == {"False", "True"}
 
 
+@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_step_that_is_left_out_is_noticed(template_repository: Path) -> None:
     perform(template_repository, with_table=False)
     result = run_matrix(template_repository)

@@ -104,6 +104,10 @@ class DatabaseUnavailable(Exception):
     """No connection to the database could be made."""
 
 
+class SchemaChanged(Exception):
+    """A migration has changed a table within a transaction that used it; the next one works."""
+
+
 class ReadOnlyViolation(Exception):
     """A read-only session was asked to do something other than SELECT."""
 
@@ -258,7 +262,7 @@ def execute(cursor: Any, statement: str, parameters: Any, context: Any) -> bool:
         cursor.execute(statement, parameters)
     except context.dialect.loaded_dbapi.InvalidCachedStatementError as error:
         if not first:
-            raise DatabaseUnavailable("a migration has changed a table meanwhile") from error
+            raise SchemaChanged from error
         context.handle_dbapi_exception(error)  # for all connections
         context.pre_exec()
         connection.rollback()

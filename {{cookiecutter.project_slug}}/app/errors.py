@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 from structlog.contextvars import get_contextvars
 
-from app.database import DatabaseUnavailable
+from app.database import DatabaseUnavailable, SchemaChanged
 from app.sqlstates import explain
 
 MEDIA_TYPE = "application/problem+json"
@@ -62,8 +62,8 @@ def install(app: FastAPI) -> None:
     """Answer every exception with a Problem."""
     named = (HTTPException, RequestValidationError, NotFound, Conflict)
     by_asyncpg = (PostgresError, InterfaceError)  # asked directly, or while SQLAlchemy set it up
-    database = (DatabaseUnavailable, DBAPIError, PoolTimeout, TimeoutError, *by_asyncpg)
-    for kind in named + database:
+    database = (DatabaseUnavailable, SchemaChanged, DBAPIError, PoolTimeout, TimeoutError)
+    for kind in named + database + by_asyncpg:
         app.add_exception_handler(kind, answer)
     app.add_exception_handler(Exception, answer_unexpected)
 

@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.schema import ColumnCollectionConstraint
 
-from app.database import Base, DatabaseUnavailable
+from app.database import Base, DatabaseUnavailable, SchemaChanged
 
 UNSTORABLE = "A value is too large, or has a character that cannot be stored."
 UNAVAILABLE = "The database cannot be reached."
@@ -69,6 +69,8 @@ def sqlstate(error: Exception, method: str) -> str:
     match error:
         case DatabaseUnavailable() | InterfaceError() | DBAPIError(connection_invalidated=True):
             return "08006"
+        case SchemaChanged():
+            return "40001"
         case PoolTimeout():
             return "53300"
         case TimeoutError():

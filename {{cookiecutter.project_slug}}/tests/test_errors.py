@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.staticfiles import StaticFiles
 
-from app.database import DatabaseUnavailable
+from app.database import DatabaseUnavailable, SchemaChanged
 from app.dependencies import Session
 from app.errors import Conflict, NotFound
 
@@ -46,6 +46,7 @@ def routes(app: FastAPI) -> None:
             "bug": KeyError("secret"),
             "down": DatabaseUnavailable("secret"),
             "pool": PoolTimeout("secret"),
+            "changed": SchemaChanged("secret"),
             "lost while new": ConnectionDoesNotExistError("secret"),
             "lost": DBAPIError("secret", None, Exception(), connection_invalidated=True),
         }[name]
@@ -98,6 +99,11 @@ async def test_every_503_says_when_to_try_again(
 async def test_what_takes_too_long_is_504(client: AsyncClient) -> None:
     response = await client.get("/raise/slow")
     assert_problem(response, 504, "The server took too long to answer.")
+
+
+async def test_a_table_that_a_migration_changed_is_503(client: AsyncClient) -> None:
+    problem = 503, "Others are changing the same; try again."
+    assert_problem(await client.get("/raise/changed"), *problem)
 
 
 async def test_a_busy_database_is_503(client: AsyncClient) -> None:

@@ -178,5 +178,6 @@ async def test_sigterm_is_as_before_after_the_end(app: FastAPI) -> None:
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-def test_what_is_imported_is_left_out_of_garbage_collection() -> None:
+def test_garbage_collection_is_rare_and_leaves_out_what_was_imported() -> None:
+    assert gc.get_threshold()[0] == 10_000
     assert gc.get_freeze_count() > 10_000

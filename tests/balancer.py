@@ -1,0 +1,70 @@
+"""A load balancer that honours readiness."""
+
+import asyncio
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+
+import httpx
+from load import Server, wait_until
+from servers import free_port
+
+
+class Balancer:
+    """Spreads connections over those of `servers` that were ready when last asked.
+
+    One that spreads requests is easier to leave: here a client may keep its connection.
+    """
+
+    def __init__(self, servers: list[Server]) -> None:
+        self.servers = servers
+        self.ready: list[Server] = []
+        self.turn = 0
+        self.port = free_port()
+        self.stopped = False
+
+    async def run(self) -> None:
+        limits = httpx.Limits(max_keepalive_connections=0)
+        async with (
+            httpx.AsyncClient(limits=limits, trust_env=False) as http,
+            await asyncio.start_server(self.pass_on, "127.0.0.1", self.port),
+        ):
+            while not self.stopped:
+                servers = self.servers.copy()
+                self.ready = [server for server in servers if await is_ready(http, server)]
+                await asyncio.sleep(0.2)
+
+    async def pass_on(self, client: asyncio.StreamReader, answer: asyncio.StreamWriter) -> None:
+        self.turn += 1
+        server = self.ready[self.turn % len(self.ready)]
+        port = httpx.URL(server.url).port
+        source, request = await asyncio.open_connection("127.0.0.1", port)
+        await asyncio.gather(copy(client, request), copy(source, answer))
+
+
+async def copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+    with suppress(ConnectionError):
+        while data := await source.read(2**16):
+            target.write(data)
+    target.close()
+
+
+async def is_ready(http: httpx.AsyncClient, server: Server) -> bool:
+    try:
+        return (await http.get(f"{server.url}/health/ready")).is_success
+    except httpx.TransportError:
+        return False
+
+
+@contextmanager
+def balanced(servers: list[Server]) -> Iterator[Balancer]:
+    """A balancer in front of the servers, to whose list others may be added."""
+    balancer = Balancer(servers)
+    with ThreadPoolExecutor(1) as thread:
+        running = thread.submit(asyncio.run, balancer.run())
+        try:
+            wait_until(lambda: len(balancer.ready) == len(servers), 10)
+            yield balancer
+        finally:
+            balancer.stopped = True
+            running.result()

@@ -114,14 +114,12 @@ def prepare(project: Path, rows: int = 1000) -> None:
 
 def speed(project: Path) -> None:
     """Requests a second ÷ Starlette and asyncpg alone (page, key at least 0.40, create 0.50)."""
-    from readmes import make_faster  # beside this directory, where run.py does not look
-
     prepare(project)
     run(["uv", "pip", "install", "orjson"], project)
     for server, flags in FLAGS.items():
         print(f"\n{server}: requests/s; of processor time; ms, 50 % and 99 %; both rates ÷ floor")
         with (
-            served(project, "app.main:app", *flags) as ours,
+            served(project, "direct:app", *flags) as ours,
             served(project, "usual:app", *flags) as usual,
             served(project, "floor:app", *flags) as floor,
         ):
@@ -129,20 +127,12 @@ def speed(project: Path) -> None:
                 loads = in_turns(
                     "create.lua" if kind == "create" else "",
                     generated=(ours, path),
+                    direct=(ours, f"/direct{path}"),
                     usual=(usual, path),
                     constant=(usual, f"/constant{path}"),
                     floor=(floor, path),
                 )
                 show(kind, loads)
-    print("\nThe page as the README has it for speed")
-    make_faster(project)
-    for server, flags in FLAGS.items():
-        print(server)
-        with (
-            served(project, "app.main:app", *flags) as ours,
-            served(project, "floor:app", *flags) as floor,
-        ):
-            show("a page of 50", in_turns("", generated=(ours, "/items"), floor=(floor, "/items")))
 
 
 def show(kind: str, loads: dict[str, list[Load]]) -> None:
@@ -154,7 +144,8 @@ def show(kind: str, loads: dict[str, list[Load]]) -> None:
         figures = f"{rates[name]:7.0f} {per_cpu[name]:7.0f} {half:6.1f} {most:6.1f}"
         ratios = f"{rates[name] / rates['floor']:6.2f} {per_cpu[name] / per_cpu['floor']:5.2f}"
         print(f"{kind:13} {name:9} {figures} {ratios}")
-    report_ratio(f"{kind} ÷ floor", rates["generated"] / rates["floor"], AT_LEAST[kind])
+    for name in ("generated", "direct"):
+        report_ratio(f"{kind}, {name} ÷ floor", rates[name] / rates["floor"], AT_LEAST[kind])
 
 
 def workers(project: Path) -> None:

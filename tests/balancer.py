@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 
 import httpx
 from load import Server, wait_until
@@ -36,10 +36,11 @@ class Balancer:
 
     async def pass_on(self, client: asyncio.StreamReader, answer: asyncio.StreamWriter) -> None:
         self.turn += 1
-        server = self.ready[self.turn % len(self.ready)]
-        port = httpx.URL(server.url).port
-        source, request = await asyncio.open_connection("127.0.0.1", port)
-        await asyncio.gather(copy(client, request), copy(source, answer))
+        with closing(answer):  # also where there is no server, or it refuses
+            server = self.ready[self.turn % len(self.ready)]
+            port = httpx.URL(server.url).port
+            source, request = await asyncio.open_connection("127.0.0.1", port)
+            await asyncio.gather(copy(client, request), copy(source, answer))
 
 
 async def copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:

@@ -1,4 +1,4 @@
-"""The shell blocks of the documentation. A test takes those that it runs, which is noted down:
+"""The code of the documentation. A test takes the shell blocks that it runs, which is noted down:
 at the end of a whole run, conftest.py fails it for a block that no test has taken."""
 
 import os
@@ -38,6 +38,7 @@ def make_faster(project: Path) -> None:
         definitions = re.sub(r"^from .*\n", "", code, flags=re.MULTILINE).strip()
         (function,) = re.findall(r"^async def \w+\(", code, re.MULTILINE)
         docstring, _, source = (project / file).read_text().partition("\n")
+        # Two blank lines separate definitions.
         parts = [definitions if function in part else part for part in source.split("\n\n\n")]
         assert definitions in parts
         (project / file).write_text(f"{docstring}\n\n{imports}" + "\n\n\n".join(parts))

@@ -11,6 +11,7 @@ import shutil
 import signal
 import socket
 import socketserver
+import subprocess
 import sys
 import tempfile
 import threading
@@ -32,7 +33,6 @@ from servers import pgbouncer, pgbouncer_version
 POOL, POOL_TIMEOUT, CONNECT_TIMEOUT, GRACE = 15, 5, 5, 5
 CLOSE = 2  # seconds that SQLAlchemy waits for a connection to close
 END = 10  # seconds from SIGTERM to SIGKILL, as container engines have it
-
 
 # The application's connections: no others here are by TCP.
 CONNECTIONS = "SELECT {} FROM pg_stat_activity WHERE client_port > 0"
@@ -335,6 +335,7 @@ def pooled(stage: Stage, total: int, prepared: int) -> Outcome:
 
 
 def main(project: Path, name: str) -> None:
+    found: list[str] = []
     for title, scenario in SCENARIOS[name].items():
         with tempfile.TemporaryDirectory() as place:
             try:
@@ -342,7 +343,11 @@ def main(project: Path, name: str) -> None:
                     counts, faults = scenario(prepared)
             except pytest.skip.Exception as reason:
                 counts, faults = str(reason), []
+            except (AssertionError, subprocess.TimeoutExpired) as error:
+                counts, faults = "broken off", [str(error)]
+        found += faults
         print(f"{title}: {counts}", *faults[:5], sep="\n  BROKEN: ", flush=True)
+    sys.exit(bool(found))
 
 
 SCENARIOS: dict[str, dict[str, Callable[[Stage], Outcome]]] = {

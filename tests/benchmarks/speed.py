@@ -53,7 +53,7 @@ def served(project: Path, application: str, *flags: str) -> Iterator[Server]:
     process = psutil.Popen(
         command,
         cwd=project,
-        env=os.environ | {"PYTHONPATH": str(HERE)},  # where the floor is
+        env=os.environ | {"PYTHONPATH": str(HERE)},  # where the others are
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -119,7 +119,8 @@ def speed(project: Path) -> None:
     for server, flags in FLAGS.items():
         print(f"\n{server}: requests/s; of processor time; ms, 50 % and 99 %; both rates ÷ floor")
         with (
-            served(project, "direct:app", *flags) as ours,
+            served(project, "app.main:app", *flags) as ours,
+            served(project, "direct:app", *flags) as direct,
             served(project, "usual:app", *flags) as usual,
             served(project, "floor:app", *flags) as floor,
         ):
@@ -127,7 +128,7 @@ def speed(project: Path) -> None:
                 loads = in_turns(
                     "create.lua" if kind == "create" else "",
                     generated=(ours, path),
-                    direct=(ours, f"/direct{path}"),
+                    direct=(direct, f"/direct{path}"),
                     usual=(usual, path),
                     constant=(usual, f"/constant{path}"),
                     floor=(floor, path),
@@ -146,6 +147,7 @@ def show(kind: str, loads: dict[str, list[Load]]) -> None:
         print(f"{kind:13} {name:9} {figures} {ratios}")
     for name in ("generated", "direct"):
         report_ratio(f"{kind}, {name} ÷ floor", rates[name] / rates["floor"], AT_LEAST[kind])
+    report_ratio(f"{kind}, direct ÷ generated", rates["direct"] / rates["generated"], 1.5)
 
 
 def workers(project: Path) -> None:

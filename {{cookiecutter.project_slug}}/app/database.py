@@ -101,11 +101,11 @@ class Base(orm.DeclarativeBase):
 
 
 class DatabaseUnavailable(Exception):
-    """No connection to the database could be made."""
+    """The database cannot be reached, or does not answer."""
 
 
 class SchemaChanged(Exception):
-    """A migration has changed a table within a transaction that used it; the next one works."""
+    """A migration made a statement outdated while its transaction was open; the next one works."""
 
 
 class ReadOnlyViolation(Exception):
@@ -115,7 +115,8 @@ class ReadOnlyViolation(Exception):
 class ReadOnlySession(orm.Session):
     """A session that runs SELECT and nothing else.
 
-    It cannot know what a function does that is called by a SELECT.
+    It cannot know what a function does that is called by a SELECT, nor what is written there as
+    raw SQL or in a loader option.
     """
 
     def connection(self, *args: Any, **kwargs: Any) -> Never:
@@ -127,22 +128,23 @@ class ReadOnlySession(orm.Session):
 SELECTING = (Select, CompoundSelect)
 WRITING = (UpdateBase, TextualSelect)  # which a SELECT can hold in a CTE
 
-# What was looked through and found to read only, by SQLAlchemy's own key of a statement's form.
+# What was looked through and found to read only. The key is private, but SQLAlchemy's own cache
+# goes by it: where it is equal, so is the SQL.
 harmless: LRUCache[Any, None] = LRUCache(500)
 
 
 @event.listens_for(ReadOnlySession, "do_orm_execute")
 def refuse_all_but_select(state: orm.ORMExecuteState) -> None:
     statement = state.statement
-    form = statement._generate_cache_key() if isinstance(statement, SELECTING) else None
-    if form and form.key in harmless:
+    cache_key = statement._generate_cache_key() if isinstance(statement, SELECTING) else None
+    if cache_key and cache_key.key in harmless:
         return
     if not isinstance(statement, SELECTING) or any(
         isinstance(part, WRITING) for part in visitors.iterate(statement)
     ):
         raise ReadOnlyViolation("a read-only session runs SELECT only: use Session to change data")
-    if form:
-        harmless[form.key] = None
+    if cache_key:
+        harmless[cache_key.key] = None
 
 
 @event.listens_for(ReadOnlySession, "before_flush")

@@ -61,7 +61,7 @@ class Problem(BaseModel):
 def install(app: FastAPI) -> None:
     """Answer every exception with a Problem."""
     named = (HTTPException, RequestValidationError, NotFound, Conflict)
-    by_asyncpg = (PostgresError, InterfaceError)  # asked directly, or while SQLAlchemy set it up
+    by_asyncpg = (PostgresError, InterfaceError)  # used directly, or by SQLAlchemy to connect
     database = (DatabaseUnavailable, SchemaChanged, DBAPIError, PoolTimeout, TimeoutError)
     for kind in named + database + by_asyncpg:
         app.add_exception_handler(kind, answer)
@@ -91,7 +91,7 @@ async def answer(request: Request, error: Exception) -> JSONResponse:
 
 
 def describe_cause(error: Exception) -> str:
-    """For the log; but for an absent database by its name alone, as messages may quote a value."""
+    """For the log: type and SQLSTATE alone, as messages may quote a value; of ours the message."""
     if isinstance(error, DatabaseUnavailable):
         return str(error)
     cause = getattr(error, "driver_exception", error)

@@ -11,7 +11,8 @@ from structlog.processors import JSONRenderer, TimeStamper, format_exc_info
 from structlog.stdlib import ExtraAdder, ProcessorFormatter, add_log_level, add_logger_name
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-ACCESS = ("method", "path", "status", "duration_ms", "client")  # of each request
+# What a record has by itself or by another formatter, beside what it was given as `extra`.
+STANDARD = vars(logging.makeLogRecord({})).keys() | {"asctime", "message"}
 
 stamp = TimeStamper(fmt="iso")
 render: Processor = JSONRenderer()
@@ -57,13 +58,14 @@ def configure() -> None:
 
 
 class JSONLines(ProcessorFormatter):
-    """One line of JSON; a request's without what only others need, in half the time."""
+    """One line of JSON. A request's passes no general processors, which halves its cost."""
 
     def format(self, record: logging.LogRecord) -> str:
         if record.name != "app.access":
             return super().format(record)
-        event = {"event": record.msg} | {name: vars(record).get(name) for name in ACCESS}
-        event |= get_contextvars() | {"logger": record.name, "level": record.levelname.lower()}
+        extra = {name: value for name, value in vars(record).items() if name not in STANDARD}
+        about = {"logger": record.name, "level": record.levelname.lower()}
+        event = get_contextvars() | {"event": record.msg, **extra, **about}
         return str(render(record, "", stamp(record, "", event)))
 
 

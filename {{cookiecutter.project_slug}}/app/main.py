@@ -43,7 +43,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """The engine lives as long as the application serves."""
+    """The engine lives as long as the application serves.
+
+    The garbage collector would look for garbage every few requests, at a tenth of their cost, and
+    now and then stop them for 80 ms, to look through all that was imported as well.
+    """
+    gc.freeze()
+    gc.set_threshold(10_000)
     logs.configure()  # for `uvicorn.run(app)`, which comes after create_app()
     settings: Settings = app.state.settings
     engine = create_engine(settings)
@@ -54,7 +60,3 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 app = create_app()
-# By default the garbage collector takes a tenth of the time, beginning anew every few requests,
-# and stops them for 80 ms when it looks at all that was imported.
-gc.freeze()
-gc.set_threshold(10_000)

@@ -6,6 +6,7 @@ from asyncpg import (
     ForeignKeyViolationError,
     IntegrityConstraintViolationError,
     InterfaceError,
+    InvalidCachedStatementError,
     PostgresError,
 )
 from sqlalchemy import Constraint, Index
@@ -67,16 +68,19 @@ def explain(error: Exception, method: str) -> Refusal | None:
 def sqlstate(error: Exception, method: str) -> str:
     """The error's SQLSTATE, or that of its like where it has none or one for two things."""
     match error:
-        case DatabaseUnavailable() | InterfaceError() | DBAPIError(connection_invalidated=True):
+        case DatabaseUnavailable() | DBAPIError(connection_invalidated=True):
             return "08006"
-        case SchemaChanged():
+        case InterfaceError() if "closed" in str(error):  # else a call that is wrong
+            return "08006"
+        case SchemaChanged() | InvalidCachedStatementError():
             return "40001"
         case PoolTimeout():
             return "53300"
         case TimeoutError():
             return "57014"
         case ForeignKeyViolationError() | DBAPIError(driver_exception=ForeignKeyViolationError()):
-            # Of either end. A deferred constraint fails in COMMIT, which has no statement.
+            # Of either end. A deferred constraint fails in COMMIT, which has no statement, nor
+            # has an error of asyncpg's own.
             statement = getattr(error, "statement", None) or method
             return "23001" if statement.startswith("DELETE") else "23503"
         case (

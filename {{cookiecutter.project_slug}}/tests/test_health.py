@@ -178,6 +178,8 @@ async def test_sigterm_is_as_before_after_the_end(app: FastAPI) -> None:
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-def test_garbage_collection_is_rare_and_leaves_out_what_was_imported() -> None:
+async def test_garbage_collection_is_rare_and_leaves_out_what_was_imported(app: FastAPI) -> None:
+    async with app.router.lifespan_context(app):
+        pass
     assert gc.get_threshold()[0] == 10_000
     assert gc.get_freeze_count() > 10_000

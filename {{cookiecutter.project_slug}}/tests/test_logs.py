@@ -138,12 +138,13 @@ def test_a_requests_line_is_made_as_all_others() -> None:
     record = logging.makeLogRecord({"name": "app.access", "msg": "request", **values})
     formatter = logs.formatter(in_terminal=False)
     assert isinstance(formatter, logs.JSONLines)
-    with structlog.contextvars.bound_contextvars(request_id="mine", user="é"):
+    with structlog.contextvars.bound_contextvars(request_id="mine", user="é", client="other"):
         texts = [formatter.format(record), ProcessorFormatter.format(formatter, record)]
     lines = [json.loads(text) for text in texts]
     for line in lines:
         assert line.pop("timestamp").endswith("Z")
     assert lines[0] == lines[1]
+    assert lines[0]["client"] is None
     assert lines[0].keys() == {*values, "event", "logger", "level", "request_id", "user"}
 
 

@@ -288,6 +288,46 @@ async def test_a_value_that_no_column_holds_is_422(
     assert_problem(await client.get("/"), 422, sqlstates.UNSTORABLE)
 
 
+async def run_driver(app: FastAPI, client: AsyncClient, *calls: tuple[Any, ...]) -> Response:
+    """The answer of a route that calls asyncpg's connection."""
+
+    @app.get("/calls", status_code=204)
+    async def call(session: Session) -> None:
+        connection = (await (await session.connection()).get_raw_connection()).driver_connection
+        for name, *arguments in calls:
+            result = getattr(connection, name)(*arguments)
+            if result is not None:
+                await result
+
+    return await client.get("/calls")
+
+
+@pytest.mark.parametrize(
+    ("calls", "problem"),
+    [
+        ([("fetch", "SELECT $1::text", "NUL \0")], (422, sqlstates.UNSTORABLE)),
+        ([("fetch", "SELECT $1::int", "secret")], (422, sqlstates.UNSTORABLE)),
+        ([("terminate",), ("fetch", "SELECT 1")], (503, "The database cannot be reached.")),
+        ([("fetch", "SELECT $1::int")], (500, "The server failed to answer.")),
+    ],
+)
+async def test_what_asyncpg_itself_refuses(
+    served_app: FastAPI, served_client: AsyncClient, calls: list[Any], problem: tuple[int, str]
+) -> None:
+    assert_problem(await run_driver(served_app, served_client, *calls), *problem)
+
+
+async def test_a_table_that_a_migration_changed_meanwhile_is_503(
+    served_app: FastAPI, served_client: AsyncClient
+) -> None:
+    read = ("fetch", "SELECT * FROM changing")
+    change = ("execute", "ALTER TABLE changing ALTER id TYPE text")
+    table = ("execute", "CREATE TABLE changing (id int)")
+    calls = table, read, ("execute", "BEGIN"), change, read
+    problem = 503, sqlstates.CONTENDED
+    assert_problem(await run_driver(served_app, served_client, *calls), *problem)
+
+
 async def test_a_statement_over_its_time_is_504(sql_client: AsyncClient) -> None:
     response = await execute(
         sql_client, "SET LOCAL statement_timeout = '10ms'", "SELECT pg_sleep(10)"

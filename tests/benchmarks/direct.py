@@ -1,4 +1,4 @@
-"""The generated application, and under `/direct` its example on asyncpg itself, as in the README."""
+"""The generated application; under `/direct` its example on asyncpg itself, as in the README."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

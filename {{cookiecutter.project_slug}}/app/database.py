@@ -13,6 +13,7 @@ from sqlalchemy import (
     DateTime,
     Enum,
     ExceptionContext,
+    Executable,
     MetaData,
     Table,
     Text,
@@ -133,18 +134,23 @@ WRITING = (UpdateBase, TextualSelect)  # which a SELECT can hold in a CTE
 harmless: LRUCache[Any, None] = LRUCache(500)
 
 
-@event.listens_for(ReadOnlySession, "do_orm_execute")
-def refuse_all_but_select(state: orm.ORMExecuteState) -> None:
-    statement = state.statement
-    cache_key = statement._generate_cache_key() if isinstance(statement, SELECTING) else None
+def reads_only(statement: Executable) -> bool:
+    if not isinstance(statement, SELECTING):
+        return False
+    cache_key = statement._generate_cache_key()
     if cache_key and cache_key.key in harmless:
-        return
-    if not isinstance(statement, SELECTING) or any(
-        isinstance(part, WRITING) for part in visitors.iterate(statement)
-    ):
-        raise ReadOnlyViolation("a read-only session runs SELECT only: use Session to change data")
+        return True
+    if any(isinstance(part, WRITING) for part in visitors.iterate(statement)):
+        return False
     if cache_key:
         harmless[cache_key.key] = None
+    return True
+
+
+@event.listens_for(ReadOnlySession, "do_orm_execute")
+def refuse_all_but_select(state: orm.ORMExecuteState) -> None:
+    if not reads_only(state.statement):
+        raise ReadOnlyViolation("a read-only session runs SELECT only: use Session to change data")
 
 
 @event.listens_for(ReadOnlySession, "before_flush")

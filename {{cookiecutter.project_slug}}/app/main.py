@@ -43,11 +43,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """The engine lives as long as the application serves.
-
-    The garbage collector would look for garbage every few requests, at a tenth of their cost, and
-    now and then stop them for 80 ms, to look through all that was imported as well.
-    """
+    """The engine lives as long as the application serves."""
+    # By default the garbage collector runs every few requests, at a tenth of their cost, and
+    # stops them for 80 ms where it looks through all that was imported.
     gc.freeze()
     gc.set_threshold(10_000)
     logs.configure()  # for `uvicorn.run(app)`, which comes after create_app()

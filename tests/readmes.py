@@ -1,4 +1,4 @@
-"""The code of the documentation. A test takes the shell blocks that it runs, which is noted down:
+"""The shell blocks of the documentation. A test takes those that it runs, which is noted down:
 at the end of a whole run, conftest.py fails it for a block that no test has taken."""
 
 import os
@@ -12,7 +12,6 @@ TEMPLATES, GENERATED, CONTRIBUTING = READMES = (
     "{{cookiecutter.project_slug}}/README.md",
     ".github/CONTRIBUTING.md",
 )
-FASTER = "A read that must be faster"
 ADDRESS = re.compile(r"(gh:|https://github\.com/)[\w-]+/[\w-]+")  # of the template; forks differ
 
 
@@ -28,20 +27,6 @@ def blocks(readme: str, heading: str) -> list[str]:
     fenced = r"^( *)```(?:console|sh|bash|shell)\n(.*?)^\1```"
     found = re.findall(fenced, sections(readme)[heading], re.DOTALL | re.MULTILINE)
     return [re.sub(r"^\$ ", "", textwrap.dedent(code), flags=re.MULTILINE) for _, code in found]
-
-
-def make_faster(project: Path) -> None:
-    """Put the code of "A read that must be faster" where it says."""
-    text = sections(GENERATED)[FASTER]
-    for file, code in re.findall(r"`(app/items/\w+\.py)`.*?```python\n(.*?)```", text, re.DOTALL):
-        imports = "".join(re.findall(r"^from .*\n", code, re.MULTILINE))
-        definitions = re.sub(r"^from .*\n", "", code, flags=re.MULTILINE).strip()
-        (function,) = re.findall(r"^async def \w+\(", code, re.MULTILINE)
-        docstring, _, source = (project / file).read_text().partition("\n")
-        # Two blank lines separate definitions.
-        parts = [definitions if function in part else part for part in source.split("\n\n\n")]
-        assert definitions in parts
-        (project / file).write_text(f"{docstring}\n\n{imports}" + "\n\n\n".join(parts))
 
 
 def notes() -> Path:

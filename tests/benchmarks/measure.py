@@ -28,8 +28,7 @@ def inside(work: Path, benchmark: Callable[[Path], None]) -> None:
     project = generate(work, TEMPLATE)
     script = benchmark.__code__.co_filename
     command = ["uv", "run", "--quiet", "dev", sys.executable, script, benchmark.__name__]
-    environment = ENVIRONMENT | {"PYTHONPATH": str(TEMPLATE / "tests")}
-    subprocess.run([*command, str(project)], cwd=project, env=environment, check=True)
+    subprocess.run([*command, str(project)], cwd=project, env=ENVIRONMENT, check=True)
 
 
 def compare(

@@ -195,7 +195,6 @@ def create_engine(settings: Settings, **options: Any) -> AsyncEngine:
     engine = create_async_engine(
         url,
         connect_args={**connect_arguments(settings), **arguments},
-        skip_autocommit_rollback=True,
         hide_parameters=True,  # from what is logged
         **(options or pool),
     )

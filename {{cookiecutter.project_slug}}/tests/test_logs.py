@@ -217,6 +217,13 @@ def test_the_servers_options_hold_for_all(serve: Serve) -> None:
     assert [line["event"] for line in read()] == ["yes"]
 
 
+def test_the_servers_own_line_of_a_request_is_left_out(serve: Serve) -> None:
+    """It has the query, which may hold a token."""
+    read = serve()
+    logging.getLogger("uvicorn.access").info("GET /?token=%s", SECRET)
+    assert read() == []
+
+
 def test_debugging_shows_the_probes(serve: Serve) -> None:
     serve(log_level="debug")
     assert logging.getLogger("app.access").isEnabledFor(logging.DEBUG)

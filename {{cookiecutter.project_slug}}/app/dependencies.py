@@ -1,4 +1,4 @@
-"""What routes ask for: a session."""
+"""The dependencies of routes: database sessions."""
 
 from collections.abc import AsyncIterator
 from typing import Annotated
@@ -13,16 +13,13 @@ async def get_session(request: Request) -> AsyncIterator[AsyncSession]:
 
 
 async def get_read_session(request: Request) -> AsyncIterator[AsyncSession]:
-    session: AsyncSession = request.app.state.database.read_sessions()
-    try:
+    async with request.app.state.database.read_sessions() as session:
         yield session
-        session.sync_session.flush()  # refuses changes, which would be lost without a word
-    finally:
-        await session.close()
+        session.sync_session.flush()  # a pending change is an error, not a silent loss
 
 
-# scope="function" ends the dependency, and so the transaction, before the response is
-# sent: a client that has its answer finds its rows, and a failed commit is an error.
+# scope="function" ends the dependency, and so the transaction, before the response is sent:
+# a client that has its answer finds its rows, and a failed commit is an error.
 # A streaming response outlives such a session and must open one of its own.
 Session = Annotated[AsyncSession, Depends(get_session, scope="function")]
 ReadSession = Annotated[AsyncSession, Depends(get_read_session, scope="function")]

@@ -1,56 +1,57 @@
-"""The application: what it is made of, in order."""
+"""The application's table of contents: middleware, routers, and what lives while it serves."""
 
-import gc
-import tomllib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from starlette.middleware import Middleware
 
-from app import ROOT, docs, errors, health, logs, middleware, openapi
 from app.config import Settings, get_settings
 from app.database import Database, create_engine
 from app.items import routes as items
-from app.shutdown import CloseConnections, Shutdown
+from app.web import docs, health, logs, openapi, problems, tuning
+from app.web.middleware import AllowedHosts, Application, RequestContext, cors
+from app.web.shutdown import Shutdown
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
-    """A new application; `settings` default to the environment's."""
-    about = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    """Return a new application. `settings` default to those of the environment."""
     settings = settings or get_settings()
-    app = middleware.Application(
-        title=about["name"],
-        version=about["version"],
-        description=about["description"],
+    logs.configure()  # before the server's first line
+    shutdown = Shutdown(settings.shutdown_delay_seconds)
+    app = Application(
+        **openapi.about_project(),
         lifespan=lifespan,
-        generate_unique_id_function=lambda route: route.name,  # OpenAPI's operationId
+        generate_unique_id_function=openapi.operation_id,
         max_body_size=settings.max_body_size,
-        docs_url=None,  # in its place there is app/docs.py
+        docs_url=None,  # see web/docs.py
         redoc_url=None,
+        # A request passes both lists from top to bottom. FastAPI's own responses, a 413 or a
+        # 500, pass the outer one only.
+        outer_middleware=[
+            Middleware(RequestContext, shutdown),  # first, since its id is in every log line
+            *cors(settings.cors_origins),  # before an error, which browsers could not read
+        ],
+        middleware=[
+            Middleware(AllowedHosts, settings.allowed_hosts),
+        ],
     )
     app.state.settings = settings
-    app.state.shutdown = Shutdown(settings.shutdown_delay)
+    app.state.shutdown = shutdown
+    docs.install(app)
+    openapi.install(app)
+    problems.install(app)
     app.include_router(health.router)
     app.include_router(items.router)
-    docs.install(app)
-    errors.install(app)
-    openapi.install(app)
-    middleware.install(app, settings)
-    app.add_middleware(CloseConnections, shutdown=app.state.shutdown)
-    logs.configure()  # before uvicorn's first line
     return app
 
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """The engine lives as long as the application serves."""
-    # By default the garbage collector runs every few requests, at a tenth of their cost, and
-    # stops them for 80 ms where it looks through all that was imported.
-    gc.freeze()
-    gc.set_threshold(10_000)
-    logs.configure()  # for `uvicorn.run(app)`, which comes after create_app()
-    settings: Settings = app.state.settings
-    engine = create_engine(settings)
+    """Open what lives as long as the application serves."""
+    logs.configure()  # again, for `uvicorn.run(app)`, which starts after create_app()
+    tuning.tune_garbage_collector()
+    engine = create_engine(app.state.settings)
     app.state.database = Database(engine)
     with app.state.shutdown.on_sigterm():
         yield

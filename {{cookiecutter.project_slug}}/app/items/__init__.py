@@ -1,1 +1,1 @@
-"""The example feature: items that can be created, read, changed and deleted."""
+"""The example feature: create, list, read, update and delete items."""

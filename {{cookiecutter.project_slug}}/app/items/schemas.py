@@ -1,20 +1,14 @@
-"""What clients send and receive."""
+"""The bodies of requests and responses."""
 
 from datetime import datetime
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-BIGINT_END = 2**63  # one more than bigint holds; unlike that, a float, as in OpenAPI, is exact
-NO_NUL = r"^[^\x00]*$"  # PostgreSQL's text cannot hold it
+from app.types import Id, Text
 
-ItemId = Annotated[int, Field(ge=1, lt=BIGINT_END, examples=[1])]
-Name = Annotated[
-    str, Field(min_length=1, max_length=200, pattern=NO_NUL, examples=["Fountain pen"])
-]
-Description = Annotated[
-    str, Field(max_length=10_000, pattern=NO_NUL, examples=["Piston filler, fine nib"])
-]
+Name = Annotated[Text, Field(min_length=1, max_length=200, examples=["Fountain pen"])]
+Description = Annotated[Text, Field(max_length=10_000, examples=["Piston filler, fine nib"])]
 
 
 class ItemCreate(BaseModel):
@@ -25,20 +19,20 @@ class ItemCreate(BaseModel):
 
 
 class ItemUpdate(BaseModel):
-    """Changes to an item: what is left out stays as it is."""
+    """Changes to an item. A field that is left out keeps its value."""
 
-    # The default is never read: only fields that were sent are. It lets `name` be left
-    # out without letting it be null.
+    # The default is never used, since only the fields that were sent are applied. It makes
+    # `name` optional without making it nullable.
     name: Name = Field(default_factory=str)
     description: Description | None = None
 
 
 class ItemRead(BaseModel):
-    """An item as stored, whatever the rules were when it was."""
+    """A stored item, which may be older than today's rules for new ones."""
 
     model_config = ConfigDict(from_attributes=True)
 
-    id: ItemId
+    id: Id
     name: str = Field(examples=["Fountain pen"])
     description: str | None = Field(examples=["Piston filler, fine nib"])
     created_at: datetime
@@ -46,9 +40,9 @@ class ItemRead(BaseModel):
 
 
 class ItemPage(BaseModel):
-    """Items in the order of their ids; `next` is the `after` of the next page, if any."""
+    """Items in the order of their ids. Pass `next` as `after` to get the following page."""
 
     model_config = ConfigDict(from_attributes=True)
 
     items: list[ItemRead]
-    next: ItemId | None
+    next: Id | None

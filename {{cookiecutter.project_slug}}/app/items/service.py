@@ -1,4 +1,4 @@
-"""Queries and rules; the caller owns the transaction."""
+"""Queries and rules. The caller owns the transaction."""
 
 from collections.abc import Sequence
 
@@ -20,7 +20,7 @@ async def create(session: AsyncSession, new: ItemCreate) -> Item:
 async def get_page(
     session: AsyncSession, after: int, limit: int
 ) -> tuple[Sequence[Item], int | None]:
-    """At most `limit` items that follow the id `after`, and the last id if more follow."""
+    """Return at most `limit` items with ids above `after`, and the last id if more follow."""
     query = select(Item).where(Item.id > after).order_by(Item.id).limit(limit + 1)
     items = (await session.scalars(query)).all()
     page = items[:limit]
@@ -28,7 +28,7 @@ async def get_page(
 
 
 async def get(session: AsyncSession, item_id: int, *, lock: bool = False) -> Item:
-    """The item, locked against other writers if it is to be changed. Raises NotFound."""
+    """Return the item, with `lock` locked against other writers. Raises NotFound."""
     item = await session.get(Item, item_id, with_for_update=lock)
     if item is None:
         raise NotFound(f"There is no item {item_id}.")

@@ -1,7 +1,7 @@
 """The tables, one module each.
 
-Importing this package imports every module in it, so a new file is known to Alembic
-as soon as it is there. Import a class from its own module: `from app.models.user import User`.
+Importing this package imports every module in it, so Alembic knows a new file at once.
+Import a class from its own module: `from app.models.item import Item`.
 """
 
 from importlib import import_module
@@ -12,4 +12,4 @@ from app.database import Base
 for module in walk_packages(__path__, prefix=f"{__name__}."):
     import_module(module.name)
 
-metadata = Base.metadata  # of all tables, by now
+metadata = Base.metadata  # complete now

@@ -1,4 +1,4 @@
-"""The example's table."""
+"""The table of the example feature."""
 
 from datetime import datetime
 
@@ -9,7 +9,7 @@ from app.database import Base
 
 
 class Item(Base):
-    """A named thing."""
+    """An item with a unique name."""
 
     __tablename__ = "items"
     __table_args__ = (CheckConstraint("char_length(name) BETWEEN 1 AND 200", name="name_length"),)

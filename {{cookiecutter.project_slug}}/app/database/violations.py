@@ -1,4 +1,4 @@
-"""What PostgreSQL's refusals mean to a client; knows no HTTP but its statuses."""
+"""The meaning of PostgreSQL's errors for a client: a status, a sentence, the fields."""
 
 from typing import NamedTuple, TypeGuard
 
@@ -15,46 +15,61 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.schema import ColumnCollectionConstraint
 
-from app.database import Base, DatabaseUnavailable, SchemaChanged
+from .base import Base
+from .engine import DatabaseUnavailable
+
+# What explain() knows, from SQLAlchemy or from asyncpg itself. Others are bugs.
+DATABASE_ERRORS: tuple[type[Exception], ...] = (
+    DatabaseUnavailable,
+    DBAPIError,
+    PoolTimeout,
+    TimeoutError,
+    PostgresError,
+    InterfaceError,
+)
 
 UNSTORABLE = "A value is too large, or has a character that cannot be stored."
 UNAVAILABLE = "The database cannot be reached."
-CONTENDED = "Others are changing the same; try again."
+CONTENDED = "Others are changing the same rows; try again."
 TIMED_OUT = "The server took too long to answer."
 
-# By SQLSTATE, or its class, the first two characters. What is not here is a bug.
+# By SQLSTATE or by its class, the first two characters. A state that is missing here is a bug.
 MEANINGS = {
     "08": (503, UNAVAILABLE),
-    "22000": (422, UNSTORABLE),  # asyncpg's own, for what it cannot encode
+    "22000": (422, UNSTORABLE),  # asyncpg's own: it cannot encode the value
     "22001": (422, UNSTORABLE),  # longer than varchar(n)
     "22003": (422, UNSTORABLE),  # out of range
-    "22021": (422, UNSTORABLE),  # NUL
+    "22021": (422, UNSTORABLE),  # NUL in text
     "22P05": (422, UNSTORABLE),  # NUL in jsonb
     "23001": (409, "It is still the {fields} of another one."),  # ON DELETE RESTRICT
     "23503": (409, "There is nothing with this {fields}."),  # foreign key
-    "23505": (409, "Another one has this {fields}."),
+    "23505": (409, "Another one has this {fields}."),  # unique
     "23514": (422, "A rule forbids this {fields}."),  # CHECK
-    "23P01": (409, "Another one excludes this {fields}."),
-    "25006": (503, "The database takes no changes now."),  # a standby, about to take over
+    "23P01": (409, "Another one excludes this {fields}."),  # EXCLUDE
+    "25006": (503, "The database takes no changes now."),  # a standby before its promotion
     "40001": (503, CONTENDED),  # serialization failure
     "40P01": (503, CONTENDED),  # deadlock
     "53": (503, "The database is busy."),
     "55P03": (503, CONTENDED),  # lock_timeout
-    "57": (503, UNAVAILABLE),  # stopping, starting
+    "57": (503, UNAVAILABLE),  # stopping or starting
     "57014": (504, TIMED_OUT),  # statement_timeout
 }
 
 
-class Refusal(NamedTuple):
-    """A status, a sentence, and the fields of the request that are to blame."""
+class Explanation(NamedTuple):
+    """What a client learns of a database error."""
 
     status: int
     detail: str
     fields: list[str]
 
 
-def explain(error: Exception, method: str) -> Refusal | None:
-    """What to tell the client, without SQL or values; nothing if `error` is a bug."""
+def explain(error: Exception, method: str) -> Explanation | None:
+    """Return what to tell the client, without SQL or values, or None for a bug.
+
+    `method` is that of the request, which decides between the two ends of a foreign key
+    where the error does not name its statement.
+    """
     state = sqlstate(error, method)
     meaning = MEANINGS.get(state) or MEANINGS.get(state[:2])
     if meaning is None:
@@ -62,25 +77,27 @@ def explain(error: Exception, method: str) -> Refusal | None:
     status, detail = meaning
     fields = violated_fields(error)
     detail = detail.format(fields=" and ".join(fields) or "value")
-    return Refusal(status, detail, [] if state == "23001" else fields)
+    return Explanation(status, detail, [] if state == "23001" else fields)
 
 
 def sqlstate(error: Exception, method: str) -> str:
-    """The error's SQLSTATE, or that of its like where it has none or one for two things."""
+    """Return the SQLSTATE, or the closest equivalent if there is none or an ambiguous one."""
     match error:
         case DatabaseUnavailable() | DBAPIError(connection_invalidated=True):
             return "08006"
-        case InterfaceError() if "closed" in str(error):  # else a call that is wrong
+        case InterfaceError() if "closed" in str(error):  # other ones are wrong calls
             return "08006"
-        case SchemaChanged() | InvalidCachedStatementError():
+        case (
+            InvalidCachedStatementError()
+            | DBAPIError(driver_exception=InvalidCachedStatementError())
+        ):  # a migration changed the type of a column; the next attempt works
             return "40001"
         case PoolTimeout():
             return "53300"
         case TimeoutError():
             return "57014"
         case ForeignKeyViolationError() | DBAPIError(driver_exception=ForeignKeyViolationError()):
-            # Of either end. A deferred constraint fails in COMMIT, which has no statement, nor
-            # has an error of asyncpg's own.
+            # A deferred constraint fails in COMMIT, whose error has no statement.
             statement = getattr(error, "statement", None) or method
             return "23001" if statement.startswith("DELETE") else "23503"
         case (
@@ -92,7 +109,7 @@ def sqlstate(error: Exception, method: str) -> str:
 
 
 def violated_fields(error: Exception) -> list[str]:
-    """What models call the columns of a violated constraint, which is found by its name."""
+    """Return the model's names for the columns of the violated constraint."""
     violation = getattr(error, "driver_exception", error)
     if not isinstance(violation, IntegrityConstraintViolationError):
         return []
@@ -110,6 +127,6 @@ def has_columns(item: object) -> TypeGuard[ColumnCollectionConstraint | Index]:
 
 
 def name_in_database(constraint: Constraint | Index) -> str:
-    """The name, shortened as SQLAlchemy does where it is longer than 63 characters."""
+    """Return the name, shortened as SQLAlchemy does where it exceeds 63 characters."""
     dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
     return str(dialect.identifier_preparer.format_constraint(constraint)).strip('"')

@@ -1,15 +1,18 @@
-"""What OpenAPI says of errors: all that can be answered, as it is answered."""
+"""OpenAPI: the project's name, the ids of operations, and every error as it is answered."""
 
+import tomllib
 from functools import partial
 from http.client import responses as phrases
 from itertools import chain
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 from pydantic.json_schema import models_json_schema
 
-from app.errors import INVALID, MEDIA_TYPE, UNEXPECTED, Fault, Problem, problem_body
-from app.sqlstates import TIMED_OUT, UNAVAILABLE
+from app.database import ROOT
+from app.database.violations import TIMED_OUT, UNAVAILABLE
+from app.web.problems import INVALID, MEDIA_TYPE, UNEXPECTED, FieldError, Problem, problem_body
 
 SCHEMAS = "#/components/schemas/"
 
@@ -17,24 +20,33 @@ TAKEN = "Another one has this name."
 EXAMPLES: dict[int, tuple[Any, ...]] = {
     400: ("There was an error parsing the body",),
     404: ("There is nothing with this id.",),
-    409: (TAKEN, [Fault(location="body.name", detail=TAKEN)]),
-    413: ("Content Too Large",),
-    422: (INVALID, [Fault(location="body.name", detail="Field required")]),
+    409: (TAKEN, [FieldError(location="body.name", detail=TAKEN)]),
+    422: (INVALID, [FieldError(location="body.name", detail="Field required")]),
     500: (UNEXPECTED, [], "2f1c7a0e9d5b4c3f8e6a1b0d9c8f7e6d"),
     503: (UNAVAILABLE,),
     504: (TIMED_OUT,),
 }
 
 
-def install(app: FastAPI) -> None:
-    """Have `/openapi.json` and `/docs` show every error as a Problem."""
-    app.openapi = partial(describe, app)  # type: ignore[method-assign]
+def about_project() -> dict[str, str]:
+    """Return title, version and description, as pyproject.toml has them."""
+    about = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return {
+        "title": about["name"],
+        "version": about["version"],
+        "description": about["description"],
+    }
+
+
+def operation_id(route: APIRoute) -> str:
+    """Return feature and function, `items_create`: features may repeat a function's name."""
+    return "_".join([*map(str, route.tags[:1]), route.name])
 
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """For OpenAPI: the errors that a route can answer.
+    """Return the errors that a route can answer, for its `responses`.
 
-    `describe` adds those that come with every route, every input and every body.
+    `describe` adds those of every route, of every input and of every body.
     """
     return {str(status): describe_response(status) for status in statuses}
 
@@ -48,14 +60,21 @@ def describe_response(status: int) -> dict[str, Any]:
     return described
 
 
+def install(app: FastAPI) -> None:
+    """Show every error as a Problem in `/openapi.json` and `/docs`."""
+    app.openapi = partial(describe, app)  # type: ignore[method-assign]
+
+
 def describe(app: FastAPI) -> dict[str, Any]:
-    """FastAPI's description of the API, with the errors as they are answered here."""
+    """Return FastAPI's document with the errors that are answered here."""
     document = FastAPI.openapi(app)
     for operation in chain.from_iterable(path.values() for path in document["paths"].values()):
         found = operation["responses"]
-        of_body = [400, 413] if "requestBody" in operation else []
+        of_body = [400] if "requestBody" in operation else []
         of_input = [422] if "422" in found else []
         found |= responses(500, *of_body, *of_input)
+        if of_body:
+            found["413"] = {"description": phrases[413]}
         operation["responses"] = dict(sorted(found.items()))
     _, errors = models_json_schema([(Problem, "serialization")], ref_template=SCHEMAS + "{model}")
     schemas = document["components"]["schemas"]

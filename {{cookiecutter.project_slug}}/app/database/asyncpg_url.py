@@ -1,73 +1,73 @@
-"""What libpq's parameters in a URL mean for asyncpg."""
+"""The translation of libpq's URL parameters for asyncpg."""
 
 import ssl
 from typing import Any
 
 from sqlalchemy import URL
 
-# asyncpg reads these in a URL as libpq does; the last two go on to the server.
+# asyncpg reads these parameters of a URL as libpq does. The last two go on to the server.
 READ_BY_ASYNCPG = {
     *("host", "port", "passfile", "target_session_attrs", "krbsrvname", "gsslib"),
     *("sslmode", "sslcert", "sslkey", "sslpassword", "sslrootcert", "sslcrl", "sslnegotiation"),
     *("ssl_min_protocol_version", "ssl_max_protocol_version"),
     *("application_name", "options"),
 }
-# These values ask for nothing that asyncpg would not do anyway.
-IMPLIED = {
+# With these values a parameter asks for nothing beyond asyncpg's own behaviour.
+NO_EFFECT = {
     "channel_binding": {"disable", "prefer"},
     "client_encoding": {"auto", "utf8", "UTF8"},
     "gssencmode": {"disable", "prefer"},
 }
-# These are done by `context`, which does not do NOT_WITH_CONTEXT.
-OF_CONTEXT = {"channel_binding", "sslmode", "sslrootcert", "sslcert", "sslkey", "sslpassword"}
-NOT_WITH_CONTEXT = {"sslcrl", "ssl_min_protocol_version", "ssl_max_protocol_version"}
+# The parameters that verified_context() replaces, and those that it does not support.
+IN_CONTEXT = {"channel_binding", "sslmode", "sslrootcert", "sslcert", "sslkey", "sslpassword"}
+NOT_IN_CONTEXT = {"sslcrl", "ssl_min_protocol_version", "ssl_max_protocol_version"}
 
 
 def unknown_to_asyncpg(url: URL) -> list[str]:
-    """The parameters that ask for what asyncpg cannot do."""
+    """Return the parameters that asyncpg cannot honour."""
     known = READ_BY_ASYNCPG | {"connect_timeout"}
     if needs_context(url):
-        known = known - NOT_WITH_CONTEXT | OF_CONTEXT
+        known = known - NOT_IN_CONTEXT | IN_CONTEXT
     if str(url.query.get("host", "")).startswith("/"):  # a socket has no certificate to verify
         known -= {"channel_binding"}
     return [
         name
         for name, value in url.query.items()
-        if name not in known and value not in IMPLIED.get(name, ())
+        if name not in known and value not in NO_EFFECT.get(name, ())
     ]
 
 
 def asyncpg_arguments(url: URL) -> tuple[URL, dict[str, Any]]:
-    """The URL with no more than its hosts as parameters, and asyncpg's `connect_args`."""
+    """Return the URL with hosts as its only parameters, and asyncpg's `connect_args`.
+
+    Raises OSError for a certificate that cannot be read.
+    """
     hosts = {name: url.query[name] for name in ("host", "port") if name in url.query}
-    query = {name: value for name, value in url.query.items() if name not in {*hosts, *IMPLIED}}
+    query = {name: value for name, value in url.query.items() if name not in {*hosts, *NO_EFFECT}}
     arguments: dict[str, Any] = {}
     if "connect_timeout" in query:
         arguments["timeout"] = max(int(str(query.pop("connect_timeout"))), 0) or None
     if needs_context(url):
-        arguments["ssl"] = context(url)
-        query = {name: value for name, value in query.items() if name not in OF_CONTEXT}
+        arguments["ssl"] = verified_context(url)
+        query = {name: value for name, value in query.items() if name not in IN_CONTEXT}
     if query:
         arguments["dsn"] = URL.create("postgresql", query=query).render_as_string(False)
     return url.set(query=hosts), arguments
 
 
 def needs_context(url: URL) -> bool:
-    """Whether the server must be verified in a way that asyncpg does not read in a URL.
+    """Tell whether the server must be verified in a way that asyncpg's URLs cannot express.
 
-    Channel binding proves that nobody sits between. asyncpg has none; a verified
-    certificate proves it too.
+    asyncpg has no channel binding. It proves that nobody sits between client and server, and
+    so does a verified certificate.
     """
     return (
         url.query.get("channel_binding") == "require" or url.query.get("sslrootcert") == "system"
     )
 
 
-def context(url: URL) -> ssl.SSLContext:
-    """sslmode=verify-full, by the certificates of `sslrootcert` or of this machine.
-
-    Raises OSError for a file that cannot be read.
-    """
+def verified_context(url: URL) -> ssl.SSLContext:
+    """Return the TLS context of sslmode=verify-full, by `sslrootcert` or the system's roots."""
     query: dict[str, Any] = dict(url.query)
     root = query.get("sslrootcert", "system")
     context = ssl.create_default_context(cafile=None if root == "system" else root)

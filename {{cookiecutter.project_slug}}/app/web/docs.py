@@ -1,4 +1,4 @@
-"""/docs without the internet: Swagger UI's files come with a package."""
+"""/docs without the internet: a package brings the files of Swagger UI."""
 
 from base64 import b64encode
 from hashlib import sha256
@@ -15,7 +15,7 @@ POLICY = (
 
 
 def install(app: FastAPI) -> None:
-    """Serve the page and what it loads; relative addresses are right behind any proxy."""
+    """Serve the page and its files. Their addresses are relative, which suits any proxy."""
     page = get_swagger_ui_html(
         openapi_url="openapi.json",
         title=app.title,
@@ -33,6 +33,6 @@ def install(app: FastAPI) -> None:
 
 
 def hash_of_script(page: HTMLResponse) -> str:
-    """By which a browser knows the page's own script from one that was smuggled in."""
+    """Return the hash by which the browser allows the page's inline script and no other one."""
     script = bytes(page.body).split(b"<script>")[1].split(b"</script>")[0]
     return f"sha256-{b64encode(sha256(script).digest()).decode()}"

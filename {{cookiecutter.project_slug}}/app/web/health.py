@@ -1,4 +1,4 @@
-"""Probes for whoever runs the application."""
+"""Probes for load balancers and orchestrators."""
 
 import asyncio
 import logging
@@ -11,9 +11,9 @@ from sqlalchemy import Text, column, select, table
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.database.migrations import SchemaState, schema_state
 from app.dependencies import ReadSession
-from app.migrations import SchemaState, schema_state
-from app.openapi import responses
+from app.web.openapi import responses
 
 TIMEOUT = 5  # seconds for the database to answer
 
@@ -28,7 +28,7 @@ class Live(BaseModel):
 
 
 class Ready(BaseModel):
-    """Requests can be served; `schema_state` is "newer" while a deployment is under way."""
+    """The process can serve. `schema_state` is "newer" while a deployment is under way."""
 
     status: str = "ready"
     schema_state: SchemaState
@@ -36,19 +36,19 @@ class Ready(BaseModel):
 
 @router.get("/live")
 async def live() -> Live:
-    """Answers as long as the process runs; a database that is down is no reason to restart."""
+    """Answers while the process runs. A restart would not bring a database back."""
     return Live()
 
 
 @router.get("/ready", responses=responses(503))
 async def ready(request: Request, session: ReadSession) -> Ready:
-    """The database answers and its schema is not behind this code.
+    """Answers 200 if the database answers and its schema is not behind this code.
 
-    A revision that this code does not know is from a newer deployment. Old replicas keep
-    serving beside it, so that is ready too.
+    A revision that this code does not know comes from a newer deployment. The old replicas
+    keep serving beside it.
     """
     if request.app.state.shutdown.begun:
-        raise HTTPException(503, "This process is about to end.")
+        raise HTTPException(503, "This process shuts down.")
     try:
         async with asyncio.timeout(TIMEOUT):
             applied = await applied_revisions(session)
@@ -63,7 +63,7 @@ async def ready(request: Request, session: ReadSession) -> Ready:
 
 
 async def applied_revisions(session: AsyncSession) -> set[str]:
-    """What Alembic noted in this database, nothing before the first migration."""
+    """Return the revisions that Alembic stored, none before the first migration."""
     query = select(column("version_num", Text)).select_from(table("alembic_version"))
     try:
         return {str(revision) for revision in await session.scalars(query)}

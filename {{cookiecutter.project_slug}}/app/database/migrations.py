@@ -1,0 +1,236 @@
+"""Migrations: the connection, the lock between processes, errors as one line, heads."""
+
+import logging
+import math
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import Enum
+from functools import cache
+from pathlib import Path
+
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from alembic.script.revision import MultipleHeads, ResolutionError
+from alembic.util import CommandError
+from psycopg.errors import (
+    InsufficientPrivilege,
+    InvalidSchemaName,
+    LockNotAvailable,
+    QueryCanceled,
+)
+from sqlalchemy import Connection, Engine, NullPool, create_engine, text
+from sqlalchemy.exc import DBAPIError, OperationalError
+
+from .settings import ROOT, MigrationSettings
+from .urls import ConfigurationError
+
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def connect(config: Config) -> Iterator[Connection]:
+    """Yield a new connection, or the caller's `config.attributes["connection"]`.
+
+    The caller may hand over a connection, whose transaction stays the caller's; an engine; or
+    an object with `connect()`. An operator's mistake is CommandError with one line. On the
+    command line it ends the process with that line, unless `--raiseerr` asks for the traceback.
+    """
+    given = config.attributes.get("connection")
+    if isinstance(given, Connection):
+        yield given
+        return
+    try:
+        engine = given if given is not None else create_migration_engine(config)
+        with engine.connect() as connection:
+            yield connection
+            if isinstance(engine, Engine):
+                # Alembic commits each revision. Without any it does not commit its own table.
+                connection.commit()
+    except (CommandError, ConfigurationError, DBAPIError) as error:
+        line = explain(error, config)
+        if given is not None or line is None:
+            raise
+        if config.cmd_opts and not config.cmd_opts.raiseerr:
+            sys.exit(line)
+        raise CommandError(line) from error
+
+
+def explain(error: CommandError | ConfigurationError | DBAPIError, config: Config) -> str | None:
+    """Return one line for the operator, or None for a programmer's mistake."""
+    if isinstance(error, CommandError | ConfigurationError):
+        if isinstance(error.__cause__, MultipleHeads):
+            return describe_heads(ScriptDirectory.from_config(config))
+        if isinstance(error.__cause__, ResolutionError):
+            return (
+                f"{error} in alembic/versions. If the database is at it, newer code has "
+                "migrated it: deploy that code here too"
+            )
+        return str(error)
+    reason = str(error.orig).strip().splitlines()[0]
+    if isinstance(error.orig, InsufficientPrivilege | InvalidSchemaName):
+        return (
+            f"{reason}: DATABASE_URL_SYNC must name the role that owns the schema, and "
+            "statements for a superuser go into roles.sql"
+        )
+    if isinstance(error.orig, QueryCanceled) and "statement timeout" in reason:
+        return f"{reason}: raise MIGRATION_STATEMENT_TIMEOUT_SECONDS for this revision"
+    if error.connection_invalidated:
+        return f"The connection was lost: {reason}. Run the revision again"
+    if error.statement is None:
+        return (
+            f"DATABASE_URL_SYNC does not connect: {reason}. Check the URL, and that the "
+            "server runs and has that database and role"
+        )
+    return None
+
+
+def describe_heads(scripts: ScriptDirectory) -> str | None:
+    """Return how to join the heads, or None where there is only one."""
+    heads = [scripts.get_revision(head) for head in scripts.get_heads()]
+    if len(heads) < 2:
+        return None
+    files = " and ".join(Path(head.path).name for head in heads)
+    return f"{files} are both heads: join them with `alembic merge heads -m 'merge branches'`"
+
+
+def create_migration_engine(config: Config) -> Engine:
+    """Return an engine on psycopg that keeps no connection and has the migrations' limits."""
+    settings = migration_settings(config)
+    url = settings.database_url_sync
+    # `alembic current --verbose` prints the URL. It masks the password but not this parameter.
+    secret = {name: url.query[name] for name in ("sslpassword",) if name in url.query}
+    return create_engine(
+        url.difference_update_query(["options", "sslpassword"]),
+        connect_args={"options": f"{limits(settings)} {url.query.get('options', '')}", **secret},
+        poolclass=NullPool,
+    )
+
+
+def migration_settings(config: Config) -> MigrationSettings:
+    return MigrationSettings(ini_url=config.get_main_option("sqlalchemy.url"))
+
+
+def limits(settings: MigrationSettings) -> str:
+    """Return the limits as options of the connection. SET would begin a transaction too early.
+
+    client_connection_check_interval makes the server notice within a second that this process
+    was killed, and end its statement, which would keep its locks until then.
+    """
+    values = {
+        "lock_timeout": math.ceil(settings.migration_lock_timeout_seconds * 1000),
+        "statement_timeout": math.ceil(settings.migration_statement_timeout_seconds * 1000),
+        "client_connection_check_interval": 1000,
+        "idle_session_timeout": 0,  # it would end the idle connection that holds the lock
+    }
+    if os.name == "nt":  # a server on Windows cannot check its clients
+        del values["client_connection_check_interval"]
+    return " ".join(f"-c {name}={value}" for name, value in values.items())
+
+
+TRY_LOCK = text("SELECT pg_try_advisory_lock(hashtextextended(:key, 0))")
+LOCK_HOLDER = text("""
+    SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    AND classid::bigint << 32 | objid::bigint = hashtextextended(:key, 0)
+""")
+TABLE_HOLDERS = text("""
+    SELECT DISTINCT relname, pid FROM pg_locks JOIN pg_class ON pg_class.oid = relation
+    WHERE granted AND relname = ANY(:words) AND pid <> pg_backend_pid()
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+""")
+PROCESS = text("""
+    SELECT format('process %s of %s%s%s', pid, usename, ' from ' || nullif(application_name, ''),
+        ', ' || state || ' since ' || coalesce(xact_start, backend_start))
+    FROM pg_stat_activity WHERE pid = :pid
+""")
+
+
+@contextmanager
+def migration_lock(config: Config, migration: MigrationContext) -> Iterator[None]:
+    """Make other processes wait that migrate the same database.
+
+    The lock belongs to a connection of its own in autocommit, and is polled. A blocking wait
+    would be a transaction, and CREATE INDEX CONCURRENTLY would wait for it in turn. Commands
+    that only read, and connections that the caller handed in, need no lock.
+
+    Raises CommandError, one line, when the lock or a table's lock is not free in time.
+    """
+    connection = migration.connection
+    if (
+        connection is None
+        or "connection" in config.attributes
+        or migration.opts.get("dont_mutate")
+    ):
+        yield
+        return
+    key = f"alembic {migration.version_table_schema or ''}.{migration.version_table}"
+    with connection.engine.connect() as new:
+        lock = new.execution_options(isolation_level="AUTOCOMMIT")
+        acquire(lock, key, migration_settings(config).migration_wait_seconds)
+        try:
+            yield
+        except OperationalError as error:
+            if not isinstance(error.orig, LockNotAvailable):
+                raise
+            raise CommandError(describe_holders(lock, error.statement or "")) from error
+        try:
+            lock.execute(text("SELECT"))
+        except DBAPIError as error:
+            raise CommandError(
+                "The connection with the migration lock was lost, so another process may have "
+                "migrated at the same time: check the result"
+            ) from error
+
+
+def acquire(lock: Connection, key: str, seconds: float) -> None:
+    """Poll for the advisory lock, and log its holder once."""
+    deadline = time.monotonic() + seconds
+    logged = False
+    while not lock.scalar(TRY_LOCK, {"key": key}):
+        holder = lock.scalar(PROCESS, {"pid": lock.scalar(LOCK_HOLDER, {"key": key})})
+        if time.monotonic() > deadline:
+            raise CommandError(f"Another migration still runs after {seconds:g} s: {holder}")
+        if holder and not logged:
+            logger.warning("Waiting up to %g s for another migration: %s", seconds, holder)
+            logged = True
+        time.sleep(0.1)
+
+
+def describe_holders(lock: Connection, statement: str) -> str:
+    """Return who holds the tables of a statement that did not get its lock in time."""
+    held = [
+        f"{table} is held by {lock.scalar(PROCESS, {'pid': pid})}"
+        for table, pid in lock.execute(TABLE_HOLDERS, {"words": re.findall(r"\w+", statement)})
+    ]
+    reason = "; ".join(held) or "its holder is gone by now"
+    return f"A lock was not free in time: {reason}. Run the revision again"
+
+
+@cache
+def script_directory() -> ScriptDirectory:
+    """Return the revisions in `alembic/versions`, read once."""
+    return ScriptDirectory.from_config(Config(ROOT / "alembic.ini"))
+
+
+class SchemaState(Enum):
+    """The database's schema compared with this code's revisions."""
+
+    CURRENT = "current"
+    BEHIND = "behind"
+    NEWER = "newer"
+
+
+def schema_state(applied: set[str]) -> SchemaState:
+    """Compare the revisions in `alembic_version` with this code's heads."""
+    scripts = script_directory()
+    known = {script.revision for script in scripts.walk_revisions()}
+    if not applied <= known:
+        return SchemaState.NEWER
+    if applied == set(scripts.get_heads()):
+        return SchemaState.CURRENT
+    return SchemaState.BEHIND

@@ -1,0 +1,94 @@
+"""Settings of the database and of migrations: the environment, then `.env`, as typed values."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, InstanceOf, PositiveInt, ValidationError, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from sqlalchemy import URL
+
+from .urls import ASYNC_DRIVER, ConfigurationError, async_url, sync_url
+
+# The project's root: the nearest directory above this file with alembic.ini.
+ROOT = next(
+    (parent for parent in Path(__file__).resolve().parents if (parent / "alembic.ini").is_file()),
+    Path(),
+)
+
+DatabaseURL = Annotated[InstanceOf[URL], NoDecode]
+# Seconds; 0 is no limit. PostgreSQL counts milliseconds in 32 bits, 24 days.
+Seconds = Annotated[float, Field(ge=0, le=24 * 86400)]
+
+
+class DatabaseSettings(BaseSettings):
+    """The variables of the database. Each field is an upper-case environment variable.
+
+    `database_url` (asyncpg) is the application's connection, `database_url_sync` (psycopg) is
+    Alembic's. Both are `sqlalchemy.URL`: `str()` masks the password, and
+    `url.render_as_string(hide_password=False)` shows it. An unset URL is derived from the other.
+
+    `database_pool_size` is the number of connections of one process.
+
+    Raises ConfigurationError with one line for each wrong variable.
+    """
+
+    model_config = SettingsConfigDict(
+        env_file=ROOT / ".env", env_file_encoding="utf-8", env_ignore_empty=True, extra="ignore"
+    )
+
+    database_url: DatabaseURL
+    database_url_sync: DatabaseURL
+    database_pooler: Literal["none", "pgbouncer"] = "none"
+    database_pool_size: PositiveInt = 15
+    database_statement_timeout_seconds: Seconds = 30
+    database_idle_in_transaction_timeout_seconds: Seconds = 60
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except UnicodeDecodeError:
+            raise ConfigurationError(f"{ROOT / '.env'} is not UTF-8: save it as UTF-8") from None
+        except ValidationError as error:
+            lines = [
+                f"{str(e['loc'][0]).upper()}: {e['msg'].removeprefix('Value error, ')}"
+                for e in error.errors()
+            ]
+            raise ConfigurationError("\n".join(lines)) from None
+
+    @model_validator(mode="before")
+    @classmethod
+    def complete_urls(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Parse both URLs and derive an unset one from the other."""
+        url, url_sync = values.get("database_url"), values.get("database_url_sync")
+        return values | {
+            "database_url": async_url(url, url_sync),
+            "database_url_sync": sync_url(url, url_sync, values.get("database_pooler", "none")),
+        }
+
+
+class MigrationSettings(DatabaseSettings):
+    """The variables of migrations, which need no variable but the URL.
+
+    The URL is `DATABASE_URL_SYNC` from the environment, then from `.env`; the keyword
+    argument `ini_url`, the `sqlalchemy.url` of alembic.ini; or derived from `DATABASE_URL`.
+    """
+
+    migration_wait_seconds: Seconds = 60  # for another process that migrates
+    migration_lock_timeout_seconds: Seconds = 5  # for a table; others queue behind this wait
+    migration_statement_timeout_seconds: Seconds = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def complete_urls(cls, values: dict[str, Any]) -> dict[str, Any]:
+        name, url, url_sync = "DATABASE_URL_SYNC", values.get("database_url"), None
+        if url_sync := values.get("database_url_sync"):
+            # One given for this command alone may name another database than that of `.env`.
+            url = os.environ.get("DATABASE_URL") if os.environ.get(name) else url
+        else:
+            name, url_sync = "sqlalchemy.url of alembic.ini", values.get("ini_url")
+        found = sync_url(url, url_sync, values.get("database_pooler", "none"), name)
+        return values | {
+            "database_url": found.set(drivername=ASYNC_DRIVER),
+            "database_url_sync": found,
+        }

@@ -1,0 +1,4 @@
+"""HTTP for every feature: errors, OpenAPI, middleware, logs, probes, shutdown.
+
+The package imports no feature.
+"""

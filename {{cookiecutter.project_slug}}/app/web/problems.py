@@ -1,0 +1,128 @@
+"""Error responses: RFC 9457, `application/problem+json`."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from http import HTTPMethod
+from http.client import responses as phrases
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+from starlette.routing import Match
+from structlog.contextvars import get_contextvars
+
+from app.database.engine import DatabaseUnavailable
+from app.database.violations import DATABASE_ERRORS, explain
+from app.errors import AppError
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER = "1"  # seconds, with every 503
+
+INVALID = "The request is not valid."
+UNEXPECTED = "The server failed to answer."
+
+logger = logging.getLogger(__name__)
+
+
+class FieldError(BaseModel):
+    """One wrong value of a request."""
+
+    location: str = Field(examples=["body.name"])
+    detail: str
+
+
+class Problem(BaseModel):
+    """The body of an error. A 500 has the `request_id` by which to find it in the log."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    errors: list[FieldError] = Field(default_factory=list)
+    request_id: str = Field(default_factory=str)
+
+
+def install(app: FastAPI) -> None:
+    """Answer every exception with a Problem."""
+    for kind in (HTTPException, RequestValidationError, AppError, *DATABASE_ERRORS):
+        app.add_exception_handler(kind, answer)
+    app.add_exception_handler(Exception, answer_unexpected)
+
+
+async def answer(request: Request, error: Exception) -> JSONResponse:
+    """Turn an exception into a response. An unknown one is a bug and is raised again."""
+    match error:
+        case HTTPException(status_code=405):
+            return problem(405, str(error.detail), headers={"Allow": allowed_methods(request)})
+        case HTTPException():
+            return problem(error.status_code, str(error.detail), headers=error.headers)
+        case RequestValidationError():
+            return problem(422, INVALID, [describe(fault) for fault in error.errors()])
+        case AppError():
+            return problem(error.status, str(error))
+    explanation = explain(error, request.method)
+    if explanation is None:
+        raise error
+    status, detail, fields = explanation
+    if status != 409:
+        logger.error("%s %s", detail, describe_cause(error))
+    faults = [FieldError(location=f"body.{field}", detail=detail) for field in fields]
+    return problem(status, detail, faults)
+
+
+def describe_cause(error: Exception) -> str:
+    """Return type and SQLSTATE for the log. A message of PostgreSQL may quote a value."""
+    if isinstance(error, DatabaseUnavailable):
+        return str(error)
+    cause = getattr(error, "driver_exception", error)
+    return f"{type(cause).__name__} {getattr(cause, 'sqlstate', None) or ''}".rstrip()
+
+
+async def answer_unexpected(request: Request, error: Exception) -> JSONResponse:
+    """Answer a bug without its message. The server logs the traceback."""
+    headers = {"Connection": "close"}  # uvicorn closes it, so the client must not reuse it
+    request_id = get_contextvars().get("request_id", "")
+    return problem(500, UNEXPECTED, headers=headers, request_id=request_id)
+
+
+def problem(
+    status: int,
+    detail: str,
+    errors: Sequence[FieldError] = (),
+    headers: Mapping[str, str] | None = None,
+    request_id: str = "",
+) -> JSONResponse:
+    """Return a response whose body is a Problem."""
+    if status == 503:
+        headers = {"Retry-After": RETRY_AFTER, **(headers or {})}
+    body = problem_body(status, detail, errors, request_id)
+    return JSONResponse(body, status, headers, MEDIA_TYPE)
+
+
+def problem_body(
+    status: int, detail: str, errors: Sequence[FieldError] = (), request_id: str = ""
+) -> dict[str, Any]:
+    """Return a Problem without its empty members."""
+    title = phrases.get(status, "Error")
+    content = Problem(
+        title=title, status=status, detail=detail, errors=[*errors], request_id=request_id
+    )
+    return {name: value for name, value in content.model_dump().items() if value}
+
+
+def describe(fault: Mapping[str, Any]) -> FieldError:
+    """Return where a value is wrong and why, without the value: it may be secret or huge."""
+    return FieldError(location=".".join(map(str, fault["loc"])), detail=fault["msg"])
+
+
+def allowed_methods(request: Request) -> str:
+    """Return every method of the path. FastAPI names only those of the first matching route."""
+
+    def allows(method: str) -> bool:
+        scope = {**request.scope, "method": method}
+        return any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
+
+    return ", ".join(filter(allows, HTTPMethod)) or "GET, HEAD"  # of static files

@@ -1,0 +1,57 @@
+"""Shutdown: the load balancer learns of it before the process ends.
+
+On SIGTERM uvicorn refuses new connections at once, while a load balancer still sends them.
+"""
+
+import asyncio
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class Shutdown:
+    """The state of a shutdown, which ends the process `delay` seconds after SIGTERM.
+
+    With a delay of 0, uvicorn handles SIGTERM itself.
+    """
+
+    def __init__(self, delay: float) -> None:
+        self.delay = delay
+        self.begun = self.ended = False
+        self.timer: asyncio.TimerHandle | None = None
+
+    @contextmanager
+    def on_sigterm(self) -> Iterator[None]:
+        """Begin the shutdown on SIGTERM. A second SIGTERM skips the delay."""
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        if not self.delay or not in_main_thread:  # only the main thread can handle signals
+            yield
+            return
+        loop = asyncio.get_running_loop()
+        previous = signal.signal(
+            signal.SIGTERM, lambda number, frame: loop.call_soon_threadsafe(self.begin)
+        )
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, previous)
+            if self.timer:
+                self.timer.cancel()
+            self.begun = self.ended = False
+
+    def begin(self) -> None:
+        delay = 0 if self.begun else self.delay
+        self.begun = True
+        if self.timer:
+            self.timer.cancel()
+        self.timer = asyncio.get_running_loop().call_later(delay, self.end)
+
+    def end(self) -> None:
+        """Send SIGINT once: uvicorn finishes the requests in flight and exits with status 0.
+
+        A second SIGINT would break them off.
+        """
+        if not self.ended:
+            self.ended = True
+            signal.raise_signal(signal.SIGINT)

@@ -8,7 +8,8 @@ from pydantic import Field, InstanceOf, PositiveInt, ValidationError, model_vali
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy import URL
 
-from .urls import ASYNC_DRIVER, ConfigurationError, async_url, sync_url
+from .asyncpg_url import unknown_to_asyncpg
+from .urls import ConfigurationError, complete
 
 # The project's root: the nearest directory above this file with alembic.ini.
 ROOT = next(
@@ -59,19 +60,22 @@ class DatabaseSettings(BaseSettings):
     @model_validator(mode="before")
     @classmethod
     def complete_urls(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """Parse both URLs and derive an unset one from the other."""
-        url, url_sync = values.get("database_url"), values.get("database_url_sync")
-        return values | {
-            "database_url": async_url(url, url_sync),
-            "database_url_sync": sync_url(url, url_sync, values.get("database_pooler", "none")),
-        }
+        given, pooler = values.get("database_url"), values.get("database_pooler", "none")
+        url, url_sync = complete(given, values.get("database_url_sync"), pooler)
+        if unknown := unknown_to_asyncpg(url):
+            name = "DATABASE_URL" if given else "DATABASE_URL_SYNC"
+            raise ConfigurationError(
+                f"{name} asks for {' and '.join(unknown)}, which asyncpg does not support; "
+                "set DATABASE_URL without it"
+            )
+        return values | {"database_url": url, "database_url_sync": url_sync}
 
 
 class MigrationSettings(DatabaseSettings):
-    """The variables of migrations, which need no variable but the URL.
+    """The variables of migrations. A job that migrates needs DATABASE_URL_SYNC alone.
 
     The URL is `DATABASE_URL_SYNC` from the environment, then from `.env`; the keyword
-    argument `ini_url`, the `sqlalchemy.url` of alembic.ini; or derived from `DATABASE_URL`.
+    argument `ini_url`, which is `sqlalchemy.url` of alembic.ini; or derived from `DATABASE_URL`.
     """
 
     migration_wait_seconds: Seconds = 60  # for another process that migrates
@@ -81,14 +85,10 @@ class MigrationSettings(DatabaseSettings):
     @model_validator(mode="before")
     @classmethod
     def complete_urls(cls, values: dict[str, Any]) -> dict[str, Any]:
-        name, url, url_sync = "DATABASE_URL_SYNC", values.get("database_url"), None
-        if url_sync := values.get("database_url_sync"):
-            # One given for this command alone may name another database than that of `.env`.
-            url = os.environ.get("DATABASE_URL") if os.environ.get(name) else url
-        else:
-            name, url_sync = "sqlalchemy.url of alembic.ini", values.get("ini_url")
-        found = sync_url(url, url_sync, values.get("database_pooler", "none"), name)
-        return values | {
-            "database_url": found.set(drivername=ASYNC_DRIVER),
-            "database_url_sync": found,
-        }
+        url, url_sync = values.get("database_url"), values.get("database_url_sync")
+        if os.environ.get("DATABASE_URL_SYNC"):
+            url = os.environ.get("DATABASE_URL")  # not .env's, which may name another database
+        name = "DATABASE_URL_SYNC" if url_sync else "sqlalchemy.url of alembic.ini"
+        pooler = values.get("database_pooler", "none")
+        url, url_sync = complete(url, url_sync or values.get("ini_url"), pooler, name)
+        return values | {"database_url": url, "database_url_sync": url_sync}

@@ -7,8 +7,6 @@ from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import URL
 
-from .asyncpg_url import unknown_to_asyncpg
-
 ASYNC_DRIVER = "postgresql+asyncpg"
 SYNC_DRIVER = "postgresql+psycopg"
 
@@ -16,12 +14,9 @@ EXAMPLE_PASSWORD = "change-me"  # noqa: S105 - of .env.example
 LOCAL_HOSTS = {"", "localhost", "127.0.0.1", "::1"}
 
 UNKNOWN_PARAMETER = re.compile(r'invalid URI query parameter: "(\w+)"')
-# The values that libpq accepts in a URL and refuses when it connects.
+# Values that libpq's parser accepts, and refuses only when it connects: pattern and rule.
 VALUES = {
-    "sslmode": (
-        r"disable|allow|prefer|require|verify-ca|verify-full",
-        "one of disable, allow, prefer, require, verify-ca, verify-full",
-    ),
+    "sslmode": (r"disable|allow|prefer|require|verify-ca|verify-full", "a mode such as require"),
     "port": (r"\d*(,\d*)*", "a number"),
     "connect_timeout": (r"-?\d+", "a number of seconds"),
 }
@@ -31,47 +26,36 @@ class ConfigurationError(Exception):
     """A wrong setting. The message is one line for the operator and shows no password."""
 
 
-def async_url(url: str | URL | None, url_sync: str | URL | None) -> URL:
-    """Return `DATABASE_URL`, or `DATABASE_URL_SYNC` with the application's driver."""
-    if url:
-        name, found = "DATABASE_URL", parse("DATABASE_URL", url, ASYNC_DRIVER)
-    elif url_sync:
-        name, found = "DATABASE_URL_SYNC", parse("DATABASE_URL_SYNC", url_sync, SYNC_DRIVER)
-    else:
-        raise ConfigurationError(f"DATABASE_URL is not set; {example(ASYNC_DRIVER)}")
-    if unknown := unknown_to_asyncpg(found):
-        raise ConfigurationError(
-            f"{name} asks for {' and '.join(unknown)}, which asyncpg does not support; "
-            "set DATABASE_URL without it"
-        )
-    return found.set(drivername=ASYNC_DRIVER)
-
-
-def sync_url(
+def complete(
     url: str | URL | None,
     url_sync: str | URL | None,
     pooler: str = "none",
-    name: str = "DATABASE_URL_SYNC",
-) -> URL:
-    """Return `DATABASE_URL_SYNC`, or `DATABASE_URL` with Alembic's driver.
+    sync_name: str = "DATABASE_URL_SYNC",
+) -> tuple[URL, URL]:
+    """Return the application's URL and Alembic's. An unset one is derived from the other.
 
-    `name` is what messages call `url_sync`.
+    `sync_name` is what messages call `url_sync`.
     """
-    if not url_sync and pooler != "none":
+    given = parse("DATABASE_URL", url, ASYNC_DRIVER) if url else None
+    given_sync = parse(sync_name, url_sync, SYNC_DRIVER) if url_sync else None
+    if not given_sync and pooler != "none":
         raise ConfigurationError(
             f"DATABASE_URL_SYNC is not set; with DATABASE_POOLER={pooler} migrations need a "
             f"direct connection, and {example(SYNC_DRIVER)}"
         )
-    derived = parse("DATABASE_URL", url, ASYNC_DRIVER).set(drivername=SYNC_DRIVER) if url else None
-    given = parse(name, url_sync, SYNC_DRIVER) if url_sync else None
-    if derived and given and database_name(derived) != database_name(given):
+    found = given or given_sync
+    if found is None:
         raise ConfigurationError(
-            f"DATABASE_URL names the database {database_name(derived)!r} and {name} "
-            f"{database_name(given)!r}; both must name the same one (their hosts may differ)"
+            f"neither DATABASE_URL nor DATABASE_URL_SYNC is set; the first one "
+            f"{example(ASYNC_DRIVER)}"
         )
-    if found := given or derived:
-        return found
-    raise ConfigurationError(f"DATABASE_URL_SYNC is not set; {example(SYNC_DRIVER)}")
+    name, name_sync = database_name(found), database_name(given_sync or found)
+    if name != name_sync:
+        raise ConfigurationError(
+            f"DATABASE_URL names the database {name!r} and {sync_name} {name_sync!r}; both must "
+            "name the same one (their hosts may differ)"
+        )
+    return found.set(drivername=ASYNC_DRIVER), (given_sync or found).set(drivername=SYNC_DRIVER)
 
 
 def database_name(url: URL) -> str | None:
@@ -80,24 +64,22 @@ def database_name(url: URL) -> str | None:
 
 
 def parse(name: str, value: str | URL, driver: str) -> URL:
-    """Read a URL as libpq does, and complete the scheme postgres:// or postgresql://.
+    """Read a URL as libpq does. The schemes postgres and postgresql stand for `driver`.
 
     Raises ConfigurationError, whose message calls the URL `name` and never quotes it.
     """
     text = value if isinstance(value, str) else value.render_as_string(hide_password=False)
     scheme, separator, rest = text.partition("://")
-    user = rest.rpartition("@")[0]
-    # libpq takes an unencoded @ or / of a password for the end of the user or host, and a
-    # message about the host or database would then show a part of the password.
-    if not re.fullmatch(r"[\w+]+", scheme) or not separator or re.search("[@/]", user):
+    # libpq takes an unencoded @ or / of a password for the end of the user or of the host.
+    # A message about the host or the database would then show a part of the password.
+    if not re.fullmatch(r"[\w+]+", scheme) or re.search("[@/]", rest.rpartition("@")[0]):
         raise unreadable(name, driver)
-    if scheme not in {"postgres", "postgresql", driver}:
-        raise ConfigurationError(f"{name} has the driver {scheme}; {example(driver)}")
+    if separator and scheme not in {"postgres", "postgresql", driver}:
+        raise ConfigurationError(f"{name} has the driver {scheme}; it {example(driver)}")
+    # libpq knows ssl=true only; other values come from SQLAlchemy's URLs.
+    rest = re.sub(r"(?<=[?&])ssl=(?!true)", "sslmode=", rest)
     try:
-        # SQLAlchemy's name of sslmode; libpq itself knows ssl=true.
-        parameters = conninfo_to_dict(
-            "postgresql://" + re.sub(r"(?<=[?&])ssl=(?!true)", "sslmode=", rest)
-        )
+        parameters = conninfo_to_dict(f"postgresql{separator}{rest}")
     except ProgrammingError as error:
         if not (unknown := UNKNOWN_PARAMETER.search(str(error))):
             raise unreadable(name, driver) from None
@@ -106,12 +88,12 @@ def parse(name: str, value: str | URL, driver: str) -> URL:
             "(for PgBouncer set DATABASE_POOLER)"
         ) from None
     refuse_wrong_values(name, parameters)
-    return to_url(driver, parameters)
+    return to_sqlalchemy(driver, parameters)
 
 
 def unreadable(name: str, driver: str) -> ConfigurationError:
     return ConfigurationError(
-        f"{name} cannot be read as a URL; {example(driver)}, "
+        f"{name} cannot be read as a URL; it {example(driver)}, "
         "with special characters percent-encoded"
     )
 
@@ -121,7 +103,8 @@ def refuse_wrong_values(name: str, parameters: dict[str, Any]) -> None:
     for key, (pattern, rule) in VALUES.items():
         value = str(parameters.get(key, ""))
         if value and not re.fullmatch(pattern, value):
-            raise ConfigurationError(f"{name} has {key}={value}; it must be {rule}")
+            shown = "a wrong port" if key == "port" else f"{key}={value}"  # may be a password
+            raise ConfigurationError(f"{name} has {shown}; it must be {rule}")
     hosts = str(parameters.get("hostaddr") or parameters.get("host", "")).split(",")
     remote = [host for host in hosts if host not in LOCAL_HOSTS and host[0] not in "/@"]
     if parameters.get("password") == EXAMPLE_PASSWORD and remote:
@@ -131,29 +114,21 @@ def refuse_wrong_values(name: str, parameters: dict[str, Any]) -> None:
         )
 
 
-def to_url(driver: str, parameters: dict[str, Any]) -> URL:
-    """Return libpq's parameters as a URL of SQLAlchemy.
-
-    Several hosts, and the directory of a socket, go into the query.
-    """
+def to_sqlalchemy(driver: str, parameters: dict[str, Any]) -> URL:
+    """Return libpq's parameters as a URL. Several hosts, or a socket, go into its query."""
     query = {key: str(value) for key, value in parameters.items()}
-    url = URL.create(
-        driver,
-        query.pop("user", None),
-        query.pop("password", None),
-        database=query.pop("dbname", None),
-    )
+    user, password, database = (query.pop(key, None) for key in ("user", "password", "dbname"))
+    url = URL.create(driver, user, password, database=database)
     host, port = query.get("host", ""), query.get("port", "")
     if "," in host:
         ports = port.split(",") if "," in port else [port] * len(host.split(","))
         query["port"] = ",".join(port or "5432" for port in ports)
     elif not host.startswith(("/", "@")):
-        query.pop("host", None)
-        query.pop("port", None)
+        query = {key: value for key, value in query.items() if key not in ("host", "port")}
         url = url.set(host=host or None, port=int(port) if port else None)
     return url.set(query=query)
 
 
 def example(driver: str) -> str:
     """Return the end of a message: a URL that works."""
-    return f"it should look like {driver}://user:password@localhost:5432/database"
+    return f"should look like {driver}://user:password@localhost:5432/database"

@@ -68,8 +68,9 @@ def parse(name: str, value: str | URL, driver: str) -> URL:
 
     Raises ConfigurationError, whose message calls the URL `name` and never quotes it.
     """
-    text = value if isinstance(value, str) else value.render_as_string(hide_password=False)
-    scheme, separator, rest = text.partition("://")
+    text = value if isinstance(value, str) else render(value)
+    # SQLAlchemy leaves the spaces of a user or password as they are, and libpq refuses them.
+    scheme, separator, rest = text.replace(" ", "%20").partition("://")
     # libpq takes an unencoded @ or / of a password for the end of the user or of the host.
     # A message about the host or the database would then show a part of the password.
     if not re.fullmatch(r"[\w+]+", scheme) or re.search("[@/]", rest.rpartition("@")[0]):
@@ -89,6 +90,12 @@ def parse(name: str, value: str | URL, driver: str) -> URL:
         ) from None
     refuse_wrong_values(name, parameters)
     return to_sqlalchemy(driver, parameters)
+
+
+def render(url: URL) -> str:
+    """Return the URL as libpq reads it: SQLAlchemy writes a space of the query as a plus."""
+    start, mark, query = url.render_as_string(hide_password=False).partition("?")
+    return start + mark + query.replace("+", "%20")
 
 
 def unreadable(name: str, driver: str) -> ConfigurationError:

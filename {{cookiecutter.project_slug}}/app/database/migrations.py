@@ -1,16 +1,15 @@
 """Migrations: the connection, the lock between processes, errors as one line, heads."""
 
 import logging
-import math
 import os
 import re
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from enum import Enum
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
@@ -26,6 +25,7 @@ from psycopg.errors import (
 from sqlalchemy import Connection, Engine, NullPool, create_engine, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
+from .engine import milliseconds
 from .settings import ROOT, MigrationSettings
 from .urls import ConfigurationError
 
@@ -122,10 +122,10 @@ def limits(settings: MigrationSettings) -> str:
     was killed, and end its statement, which would keep its locks until then.
     """
     values = {
-        "lock_timeout": math.ceil(settings.migration_lock_timeout_seconds * 1000),
-        "statement_timeout": math.ceil(settings.migration_statement_timeout_seconds * 1000),
-        "client_connection_check_interval": 1000,
-        "idle_session_timeout": 0,  # it would end the idle connection that holds the lock
+        "lock_timeout": milliseconds(settings.migration_lock_timeout_seconds),
+        "statement_timeout": milliseconds(settings.migration_statement_timeout_seconds),
+        "client_connection_check_interval": "1s",
+        "idle_session_timeout": "0",  # it would end the idle connection that holds the lock
     }
     if os.name == "nt":  # a server on Windows cannot check its clients
         del values["client_connection_check_interval"]
@@ -217,20 +217,12 @@ def script_directory() -> ScriptDirectory:
     return ScriptDirectory.from_config(Config(ROOT / "alembic.ini"))
 
 
-class SchemaState(Enum):
-    """The database's schema compared with this code's revisions."""
+def schema_state(applied: set[str]) -> Literal["current", "behind", "newer"]:
+    """Compare the revisions in the table `alembic_version` with this code's heads.
 
-    CURRENT = "current"
-    BEHIND = "behind"
-    NEWER = "newer"
-
-
-def schema_state(applied: set[str]) -> SchemaState:
-    """Compare the revisions in `alembic_version` with this code's heads."""
+    A revision that this code does not know comes from newer code.
+    """
     scripts = script_directory()
-    known = {script.revision for script in scripts.walk_revisions()}
-    if not applied <= known:
-        return SchemaState.NEWER
-    if applied == set(scripts.get_heads()):
-        return SchemaState.CURRENT
-    return SchemaState.BEHIND
+    if not applied <= {script.revision for script in scripts.walk_revisions()}:
+        return "newer"
+    return "current" if applied == set(scripts.get_heads()) else "behind"

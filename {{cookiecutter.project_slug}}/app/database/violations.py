@@ -1,6 +1,6 @@
 """The meaning of PostgreSQL's errors for a client: a status, a sentence, the fields."""
 
-from typing import NamedTuple, TypeGuard
+from typing import Any
 
 from asyncpg import (
     ForeignKeyViolationError,
@@ -13,7 +13,6 @@ from sqlalchemy import Constraint, Index
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.schema import ColumnCollectionConstraint
 
 from .base import Base
 from .engine import DatabaseUnavailable
@@ -56,19 +55,11 @@ MEANINGS = {
 }
 
 
-class Explanation(NamedTuple):
-    """What a client learns of a database error."""
+def explain(error: Exception, method: str) -> tuple[int, str, list[str]] | None:
+    """Return status, sentence and fields for the client, without SQL or values; None for a bug.
 
-    status: int
-    detail: str
-    fields: list[str]
-
-
-def explain(error: Exception, method: str) -> Explanation | None:
-    """Return what to tell the client, without SQL or values, or None for a bug.
-
-    `method` is that of the request, which decides between the two ends of a foreign key
-    where the error does not name its statement.
+    `method` is that of the request. It decides between the two ends of a foreign key where
+    the error does not name its statement.
     """
     state = sqlstate(error, method)
     meaning = MEANINGS.get(state) or MEANINGS.get(state[:2])
@@ -77,7 +68,7 @@ def explain(error: Exception, method: str) -> Explanation | None:
     status, detail = meaning
     fields = violated_fields(error)
     detail = detail.format(fields=" and ".join(fields) or "value")
-    return Explanation(status, detail, [] if state == "23001" else fields)
+    return status, detail, [] if state == "23001" else fields
 
 
 def sqlstate(error: Exception, method: str) -> str:
@@ -115,15 +106,11 @@ def violated_fields(error: Exception) -> list[str]:
         return []
     attributes = {c: name for mapper in Base.registry.mappers for name, c in mapper.c.items()}
     for table in Base.metadata.tables.values():
-        for constraint in filter(has_columns, [*table.constraints, *table.indexes]):
-            found = table.name, name_in_database(constraint)
-            if found == (violation.table_name, violation.constraint_name):
+        constraints: list[Any] = [*table.constraints, *table.indexes]
+        for constraint in constraints if table.name == violation.table_name else ():
+            if constraint.name and name_in_database(constraint) == violation.constraint_name:
                 return [attributes.get(c, c.name) for c in constraint.columns]
     return []
-
-
-def has_columns(item: object) -> TypeGuard[ColumnCollectionConstraint | Index]:
-    return isinstance(item, ColumnCollectionConstraint | Index) and item.name is not None
 
 
 def name_in_database(constraint: Constraint | Index) -> str:

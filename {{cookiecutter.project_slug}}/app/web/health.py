@@ -6,12 +6,11 @@ import logging
 from asyncpg import UndefinedTableError
 from fastapi import APIRouter, HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
-from pydantic import BaseModel
 from sqlalchemy import Text, column, select, table
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.database.migrations import SchemaState, schema_state
+from app.database.migrations import schema_state
 from app.dependencies import ReadSession
 from app.web.openapi import responses
 
@@ -21,31 +20,17 @@ logger = logging.getLogger(__name__)
 router = APIRouter(prefix="/health", tags=["health"])
 
 
-class Live(BaseModel):
-    """The process runs."""
-
-    status: str = "live"
-
-
-class Ready(BaseModel):
-    """The process can serve. `schema_state` is "newer" while a deployment is under way."""
-
-    status: str = "ready"
-    schema_state: SchemaState
-
-
 @router.get("/live")
-async def live() -> Live:
+async def live() -> dict[str, str]:
     """Answers while the process runs. A restart would not bring a database back."""
-    return Live()
+    return {"status": "live"}
 
 
 @router.get("/ready", responses=responses(503))
-async def ready(request: Request, session: ReadSession) -> Ready:
+async def ready(request: Request, session: ReadSession) -> dict[str, str]:
     """Answers 200 if the database answers and its schema is not behind this code.
 
-    A revision that this code does not know comes from a newer deployment. The old replicas
-    keep serving beside it.
+    The schema is newer while a deployment is under way: the old replicas keep serving.
     """
     if request.app.state.shutdown.begun:
         raise HTTPException(503, "This process shuts down.")
@@ -55,11 +40,11 @@ async def ready(request: Request, session: ReadSession) -> Ready:
     except TimeoutError:
         raise HTTPException(503, f"The database did not answer in {TIMEOUT} seconds.") from None
     state = await run_in_threadpool(schema_state, applied)
-    if state is SchemaState.BEHIND:
+    if state == "behind":
         raise HTTPException(503, "The schema is behind this code: run `alembic upgrade head`.")
-    if state is SchemaState.NEWER:
+    if state == "newer":
         logger.warning("The schema is newer than this code: %s", ", ".join(sorted(applied)))
-    return Ready(schema_state=state)
+    return {"status": "ready", "schema_state": state}
 
 
 async def applied_revisions(session: AsyncSession) -> set[str]:

@@ -12,7 +12,7 @@ from pydantic.json_schema import models_json_schema
 
 from app.database import ROOT
 from app.database.violations import TIMED_OUT, UNAVAILABLE
-from app.web.problems import INVALID, MEDIA_TYPE, UNEXPECTED, FieldError, Problem, problem_body
+from app.web.problems import INVALID, MEDIA_TYPE, UNEXPECTED, FieldError, Problem, body
 
 SCHEMAS = "#/components/schemas/"
 
@@ -52,7 +52,7 @@ def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def describe_response(status: int) -> dict[str, Any]:
-    example = problem_body(status, *EXAMPLES.get(status, [phrases[status]]))
+    example = body(status, *EXAMPLES.get(status, [phrases[status]]))
     content = {"schema": {"$ref": SCHEMAS + "Problem"}, "example": example}
     described = {"description": phrases[status], "content": {MEDIA_TYPE: content}}
     if status == 503:

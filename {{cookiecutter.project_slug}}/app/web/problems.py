@@ -69,8 +69,9 @@ async def answer(request: Request, error: Exception) -> JSONResponse:
     status, detail, fields = explanation
     if status != 409:
         logger.error("%s %s", detail, describe_cause(error))
-    faults = [FieldError(location=f"body.{field}", detail=detail) for field in fields]
-    return problem(status, detail, faults)
+    return problem(
+        status, detail, [FieldError(location=f"body.{f}", detail=detail) for f in fields]
+    )
 
 
 def describe_cause(error: Exception) -> str:
@@ -84,8 +85,7 @@ def describe_cause(error: Exception) -> str:
 async def answer_unexpected(request: Request, error: Exception) -> JSONResponse:
     """Answer a bug without its message. The server logs the traceback."""
     headers = {"Connection": "close"}  # uvicorn closes it, so the client must not reuse it
-    request_id = get_contextvars().get("request_id", "")
-    return problem(500, UNEXPECTED, headers=headers, request_id=request_id)
+    return problem(500, UNEXPECTED, (), headers, get_contextvars().get("request_id", ""))
 
 
 def problem(
@@ -98,19 +98,16 @@ def problem(
     """Return a response whose body is a Problem."""
     if status == 503:
         headers = {"Retry-After": RETRY_AFTER, **(headers or {})}
-    body = problem_body(status, detail, errors, request_id)
-    return JSONResponse(body, status, headers, MEDIA_TYPE)
+    return JSONResponse(body(status, detail, errors, request_id), status, headers, MEDIA_TYPE)
 
 
-def problem_body(
+def body(
     status: int, detail: str, errors: Sequence[FieldError] = (), request_id: str = ""
 ) -> dict[str, Any]:
     """Return a Problem without its empty members."""
-    title = phrases.get(status, "Error")
-    content = Problem(
-        title=title, status=status, detail=detail, errors=[*errors], request_id=request_id
-    )
-    return {name: value for name, value in content.model_dump().items() if value}
+    members = {"status": status, "detail": detail, "errors": errors, "request_id": request_id}
+    content = Problem(title=phrases.get(status, "Error"), **members).model_dump()
+    return {name: value for name, value in content.items() if value}
 
 
 def describe(fault: Mapping[str, Any]) -> FieldError:

@@ -5,7 +5,7 @@ Revises: ${down_revision | comma,n}
 Create Date: ${create_date}
 % for drop in context.get("drops", []):
 
-${drop}: check that nothing reads it any more.
+${drop}. Check that no running code still uses it.
 % endfor
 """
 

@@ -19,7 +19,7 @@ class ItemCreate(BaseModel):
 
 
 class ItemUpdate(BaseModel):
-    """Changes to an item. A field that is left out keeps its value."""
+    """Changes to one item. A field that is left out keeps its value."""
 
     # The default is never used, since only the fields that were sent are applied. It makes
     # `name` optional without making it nullable.

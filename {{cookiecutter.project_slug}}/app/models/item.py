@@ -9,7 +9,7 @@ from app.database import Base
 
 
 class Item(Base):
-    """An item with a unique name."""
+    """One item. Its name is unique."""
 
     __tablename__ = "items"
     __table_args__ = (CheckConstraint("char_length(name) BETWEEN 1 AND 200", name="name_length"),)

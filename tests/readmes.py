@@ -1,60 +1,88 @@
-"""The shell blocks of the documentation. A test takes those that it runs, which is noted down:
-at the end of a whole run, conftest.py fails it for a block that no test has taken."""
+"""The shell blocks of the documentation.
+
+A test that runs a block gets it from `take()`, which records the block. conftest.py fails a whole
+run in which a block was not taken.
+"""
 
 import os
 import re
 import textwrap
+from hashlib import sha256
 from pathlib import Path
 
 TEMPLATE = Path(__file__).resolve().parents[1]
-TEMPLATES, GENERATED, CONTRIBUTING = READMES = (
+PRODUCT = "{{cookiecutter.project_slug}}"
+TEMPLATES, GENERATED, CONTRIBUTING = (
     "README.md",
-    "{{cookiecutter.project_slug}}/README.md",
+    f"{PRODUCT}/README.md",
     ".github/CONTRIBUTING.md",
 )
-ADDRESS = re.compile(r"(gh:|https://github\.com/)[\w-]+/[\w-]+")  # of the template; forks differ
+AGENTS, DEPLOY, MIGRATIONS = (
+    f"{PRODUCT}/{name}" for name in ("AGENTS.md", "docs/deploy.md", "docs/migrations.md")
+)
+# The pages of the template and of the generated project.
+READMES = [
+    *(TEMPLATES, CONTRIBUTING, GENERATED, AGENTS),
+    *(
+        path.relative_to(TEMPLATE).as_posix()
+        for root in (TEMPLATE, TEMPLATE / PRODUCT)
+        for path in sorted(root.glob("docs/*.md"))
+    ),
+]
+ADDRESS = re.compile(
+    r"(gh:|https://github\.com/)[\w-]+/[\w-]+"
+)  # the template's; a fork's differs
+
+
+def read(readme: str) -> str:
+    return (TEMPLATE / readme).read_text(encoding="utf-8")
 
 
 def sections(readme: str) -> dict[str, str]:
-    """Each section of level two by its heading; what comes before them by no heading."""
-    text = (TEMPLATE / readme).read_text(encoding="utf-8")
-    first, *others = re.split(r"^## ", text, flags=re.MULTILINE)
+    """Return the sections of level two by heading. The text before the first has the key ""."""
+    first, *others = re.split(r"^## ", read(readme), flags=re.MULTILINE)
     return {"": first} | dict(other.split("\n", 1) for other in others)
 
 
+def fenced(text: str, languages: str) -> list[str]:
+    """Return the code blocks of `text` in one of the languages, `sh|bash`, without indentation."""
+    pattern = rf"^( *)```(?:{languages})\n(.*?)^\1```"
+    found = re.findall(pattern, text, re.DOTALL | re.MULTILINE)
+    return [textwrap.dedent(code) for _, code in found]
+
+
 def blocks(readme: str, heading: str) -> list[str]:
-    """A section's shell blocks, without the prompts that the generated README has."""
-    fenced = r"^( *)```(?:console|sh|bash|shell)\n(.*?)^\1```"
-    found = re.findall(fenced, sections(readme)[heading], re.DOTALL | re.MULTILINE)
-    return [re.sub(r"^\$ ", "", textwrap.dedent(code), flags=re.MULTILINE) for _, code in found]
+    """Return a section's shell blocks without their prompts."""
+    found = fenced(sections(readme)[heading], "console|sh|bash|shell")
+    return [re.sub(r"^\$ ", "", code, flags=re.MULTILINE) for code in found]
 
 
-def notes() -> Path:
-    """Where all processes of this run note down what they have taken."""
+def records() -> Path:
+    """Return the directory where all processes of this run record the blocks that they took."""
     directory = Path(os.environ["PYTEST_DEBUG_TEMPROOT"]) / "taken"
     directory.mkdir(exist_ok=True)
     return directory
 
 
-def note(readme: str, heading: str, number: int) -> str:
-    return f"{READMES.index(readme)} {heading} {number}".replace("/", " ")
+def record(readme: str, heading: str, number: int) -> str:
+    return sha256(f"{readme} {heading} {number}".encode()).hexdigest()
 
 
 def take(readme: str, heading: str = "", first: int = 0, last: int | None = None) -> list[str]:
-    """A section's shell blocks from the first to the last, which the caller runs."""
+    """Return a section's shell blocks from `first` to before `last`. The caller runs them."""
     found = list(enumerate(blocks(readme, heading)))[first:last]
     for number, _ in found:
-        (notes() / note(readme, heading, number)).touch()
+        (records() / record(readme, heading, number)).touch()
     return [block for _, block in found]
 
 
 def not_taken() -> list[str]:
-    """The blocks that no test has taken, each by where it is and its first line."""
-    taken = {path.name for path in notes().iterdir()}
+    """Return the blocks that no test took: page, section and first line."""
+    taken = {path.name for path in records().iterdir()}
     return [
         f"{readme}, {heading or 'at the top'}: {block.splitlines()[0]}"
         for readme in READMES
         for heading in sections(readme)
         for number, block in enumerate(blocks(readme, heading))
-        if note(readme, heading, number) not in taken
+        if record(readme, heading, number) not in taken
     ]

@@ -1,13 +1,13 @@
 """What autogenerate compares, and how it writes a revision."""
 
 import logging
-import re
 from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any, Literal
 
 from alembic.autogenerate import renderers
 from alembic.autogenerate.api import AutogenContext
+from alembic.ddl.impl import DefaultImpl
 from alembic.operations.ops import (
     AddColumnOp,
     CreateCheckConstraintOp,
@@ -15,7 +15,7 @@ from alembic.operations.ops import (
     DropColumnOp,
     DropConstraintOp,
     DropTableOp,
-    MigrateOperation,
+    ExecuteSQLOp,
     MigrationScript,
     ModifyTableOps,
     OpContainer,
@@ -23,9 +23,11 @@ from alembic.operations.ops import (
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import CheckConstraint, Column, Connection, Enum, MetaData, String, text
 from sqlalchemy.schema import SchemaItem
-from sqlalchemy.sql.elements import BinaryExpression
+from sqlalchemy.sql.compiler import IdentifierPreparer
 from sqlalchemy.types import TypeDecorator
 from sqlalchemy.util import generic_repr
+
+from .base import is_enum_check
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +74,7 @@ def autogenerate_options(connection: Connection, metadata: MetaData) -> dict[str
         "include_name": include_name,
         "include_object": include_object,
         "process_revision_directives": review,
-        "render_item": render_custom_type,
+        "render_item": render_type,
     }
 
 
@@ -89,9 +91,12 @@ def compare_type(
     return None
 
 
-def render_custom_type(kind: str, item: object, context: AutogenContext) -> str | Literal[False]:
-    """Import the module of a custom type. Returns False where Alembic renders it well itself."""
+def render_type(kind: str, item: object, context: AutogenContext) -> str | Literal[False]:
+    """Render enums as text and import custom types. False leaves the item to Alembic."""
     module = type(item).__module__
+    if isinstance(item, Enum) and item.create_constraint and item.name and not item.native_enum:
+        # Its CHECK is an operation of its own. `sa.Enum` would add it without NOT VALID.
+        return f"sa.String({item.length})" if item.length else "sa.Text()"
     if kind != "type" or module.startswith("sqlalchemy."):
         return False
     context.imports.add(f"import {module}")
@@ -118,87 +123,84 @@ def review(
                 directives.clear()
             return
         for operations in filter(None, (script.upgrade_ops, script.downgrade_ops)):
-            add_column_checks(operations)
-            validate_checks_apart(operations)
+            write_out_checks(operations, migration.impl)
+            add_checks_online(operations, migration.dialect.identifier_preparer)
         drops = [f"DROPS {name}" for name in find_drops(script.upgrade_ops)]
         for drop in drops:
             logger.warning("The new revision %s: is that meant?", drop)
         migration.opts["template_args"]["drops"] = drops
 
 
-def add_column_checks(operations: OpContainer) -> None:
-    """Give new tables the CHECK constraints of their columns, which Alembic leaves out."""
-    for operation in operations.ops:
-        if isinstance(operation, CreateTableOp):
-            columns = [item for item in operation.columns if isinstance(item, Column)]
-            checks = [
-                CheckConstraint(check.sqltext, name=check.name)
+def write_out_checks(operations: OpContainer, impl: DefaultImpl) -> None:
+    """Give new tables the CHECK constraints of enums and columns, which Alembic leaves out."""
+
+    def plain(check: CheckConstraint) -> CheckConstraint:
+        # Text, since a new constraint with an expression would add itself to the model.
+        return CheckConstraint(impl.render_ddl_sql_expr(check.sqltext), name=check.name)
+
+    for table in [part for part in operations.ops if isinstance(part, CreateTableOp)]:
+        columns = [item for item in table.columns if isinstance(item, Column)]
+        table.columns = [
+            *(
+                plain(item) if is_enum_check(item) and is_named(item) else item
+                for item in table.columns
+            ),
+            *(
+                plain(check)
                 for column in columns
                 for check in column.constraints
                 if isinstance(check, CheckConstraint)
-            ]
-            operation.columns = [*operation.columns, *checks]
+            ),
+        ]
 
 
-class ValidateConstraintOp(MigrateOperation):
-    """VALIDATE CONSTRAINT outside the revision's transaction: it reads while others write."""
-
-    def __init__(self, check: CreateCheckConstraintOp) -> None:
-        self.table = [name for name in (check.schema, check.table_name) if name]
-        self.name = str(check.constraint_name)
-
-    def to_diff_tuple(self) -> tuple[Any, ...]:
-        return ("validate_constraint", self.table, self.name)
-
-
-@renderers.dispatch_for(ValidateConstraintOp)
-def render_validation(context: AutogenContext, operation: ValidateConstraintOp) -> list[str]:
-    quote = context.migration_context.dialect.identifier_preparer.quote
-    table, name = ".".join(map(quote, operation.table)), quote(operation.name)
-    return [
-        "with op.get_context().autocommit_block():",
-        f"op.execute({f'ALTER TABLE {table} VALIDATE CONSTRAINT {name}'!r})",
-        "",  # ends the block
-    ]
-
-
-def validate_checks_apart(operations: OpContainer) -> None:
-    """Add each CHECK of an existing column as NOT VALID, and validate it afterwards.
+def add_checks_online(operations: OpContainer, preparer: IdentifierPreparer) -> None:
+    """Add CHECKs to an existing table as NOT VALID, and validate them while others write.
 
     The validation commits what precedes it. So these operations come first and can be
     repeated: an interrupted revision runs again from its beginning.
     """
-    first: list[MigrateOperation] = []
+    first = []
     for table in [part for part in operations.ops if isinstance(part, ModifyTableOps)]:
-        new_columns = {part.column.name for part in table.ops if isinstance(part, AddColumnOp)}
-        adds, drops = [], []
-        for part in table.ops.copy():
-            if isinstance(part, DropConstraintOp) and part.constraint_type == "check":
-                drops.append(part)
-            elif not isinstance(part, CreateCheckConstraintOp):
-                continue
-            elif not new_columns & set(re.findall(r"\w+", str(part.condition))):
-                adds.append(part)
-            elif isinstance(part.condition, BinaryExpression):
-                table.ops.remove(part)  # the enum type of the new column brings its CHECK
-        if adds:
-            table.ops = [part for part in table.ops if part not in [*adds, *drops]]
-            steps = [step for add in adds for step in add_online(add)]
-            steps = [*map(tolerate_absence, drops), *steps]
-            first.append(ModifyTableOps(table.table_name, steps, schema=table.schema))
+        checks = [part for part in table.ops if isinstance(part, CreateCheckConstraintOp)]
+        if not checks:
+            continue
+        columns = [part for part in table.ops if isinstance(part, AddColumnOp)]
+        drops = [
+            part
+            for part in table.ops
+            if isinstance(part, DropConstraintOp) and part.constraint_type == "check"
+        ]
+        left_over = [DropConstraintOp.from_constraint(check.to_constraint()) for check in checks]
+        for column in columns:
+            column.if_not_exists = True
+        for drop in [*drops, *left_over]:
+            drop.if_exists = True
+        for check in checks:
+            check.kw["postgresql_not_valid"] = True
+        table.ops = [part for part in table.ops if part not in [*columns, *drops, *checks]]
+        validations = [validate(check.to_constraint(), preparer) for check in checks]
+        steps = [*columns, *drops, *left_over, *checks, *validations]
+        first.append(ModifyTableOps(table.table_name, steps, schema=table.schema))
     operations.ops = [*first, *operations.ops]
 
 
-def add_online(add: CreateCheckConstraintOp) -> list[MigrateOperation]:
-    """Return the operations that add a CHECK without stopping those who write."""
-    add.kw["postgresql_not_valid"] = True
-    left_over = DropConstraintOp.from_constraint(add.to_constraint())
-    return [tolerate_absence(left_over), add, ValidateConstraintOp(add)]
+class AutocommitOp(ExecuteSQLOp):
+    """A statement outside the revision's transaction."""
 
 
-def tolerate_absence(drop: DropConstraintOp) -> DropConstraintOp:
-    drop.if_exists = True
-    return drop
+def validate(check: CheckConstraint, preparer: IdentifierPreparer) -> AutocommitOp:
+    table, name = preparer.format_table(check.table), preparer.format_constraint(check)
+    return AutocommitOp(f"ALTER TABLE {table} VALIDATE CONSTRAINT {name}")
+
+
+@renderers.dispatch_for(AutocommitOp)
+def render_autocommit(context: AutogenContext, operation: AutocommitOp) -> list[str]:
+    return [
+        "with op.get_context().autocommit_block():",
+        f"op.execute({operation.sqltext!r})",
+        "",  # ends the block
+    ]
 
 
 def find_drops(operation: object) -> Iterator[str]:

@@ -15,9 +15,9 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
-    orm,
 )
 from sqlalchemy.exc import ArgumentError
+from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.sql.elements import BinaryExpression
 from sqlalchemy.sql.operators import in_op
 
@@ -32,29 +32,35 @@ def is_enum_check(item: object) -> TypeGuard[CheckConstraint]:
     )
 
 
-def enum_hash(check: Constraint, table: Table) -> str:
-    """Return a suffix for the name of an enum's CHECK that changes with its values.
+def check_name(check: Constraint, table: Table) -> str:
+    """Return the name of a CHECK constraint; an enum's has a hash of its column and values.
 
-    Alembic compares CHECK constraints by name, so it notices a changed value. The column is
-    hashed too, since two columns of a table may have the same enum.
+    Alembic compares CHECK constraints by name, so it notices a changed value. It would not
+    recognize a name that the database shortened to 63 characters.
     """
-    if not is_enum_check(check):
-        return ""
-    values = [(column.name, getattr(column.type, "enums", [])) for column in check.columns]
-    return f"_{sha256(repr(values).encode()).hexdigest()[:8]}"
+    if not isinstance(check.name, str):
+        raise ArgumentError(f"a CHECK constraint of {table.name} has no name: add name=...")
+    name = f"ck_{table.name}_{check.name}"
+    if is_enum_check(check):
+        name += digest([(str(c.name), getattr(c.type, "enums", [])) for c in check.columns])
+    return name if len(name) <= 63 else name[:54] + digest(name)
+
+
+def digest(value: object) -> str:
+    return f"_{sha256(repr(value).encode()).hexdigest()[:8]}"
 
 
 def enum_values(members: type[enum.Enum]) -> list[str]:
     """Return what the database stores for each member: its value, not its name."""
     values = [member.value for member in members]
-    if not all(isinstance(value, str) and re.fullmatch(r"[^:%'\\]+", value) for value in values):
+    if not all(isinstance(value, str) and re.fullmatch(r"[^:%'\\]*", value) for value in values):
         raise ArgumentError(
-            f"the values of {members.__qualname__} must be strings without : % ' and \\"
+            f"values of {members.__qualname__} must be strings without : % ' and \\"
         )
     return values
 
 
-class Base(orm.DeclarativeBase):
+class Base(DeclarativeBase):
     """The base class of every model."""
 
     # Every constraint has a name, so that a later migration can drop it.
@@ -62,8 +68,8 @@ class Base(orm.DeclarativeBase):
         naming_convention={
             "ix": "ix_%(table_name)s_%(column_0_N_name)s",
             "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-            "ck": "ck_%(table_name)s_%(constraint_name)s%(enum_hash)s",
-            "enum_hash": enum_hash,
+            "ck": "%(constraint_name)s",
+            "constraint_name": check_name,
             "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
             "pk": "pk_%(table_name)s",
         }

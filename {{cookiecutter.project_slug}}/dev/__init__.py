@@ -1,0 +1,64 @@
+"""`uv run dev`: the application, or any command, on an embedded PostgreSQL."""
+
+import argparse
+import os
+import signal
+import sys
+from pathlib import Path
+
+from dev.processes import SIGNALS, die_with_parent, run
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def main() -> None:
+    for number in SIGNALS:
+        signal.signal(number, lambda number, frame: sys.exit(128 + number))
+    die_with_parent()
+    project = find_project()
+    if project != ROOT:
+        os.environ["PYTHONPATH"] = f"{project}{os.pathsep}{os.environ.get('PYTHONPATH', project)}"
+        sys.exit(run([sys.executable, "-P", "-m", "dev", *sys.argv[1:]]))
+    try:
+        from dev.postgres import data_directory, postgres, set_environment
+    except ModuleNotFoundError as error:
+        sys.exit(f"dev: the development dependency {error.name} is missing: run `uv sync`")
+    arguments = parse_arguments()
+    for name in [name for name in os.environ if name.startswith("PG")]:
+        del os.environ[name]  # they name another server
+    with postgres(data_directory()) as server:
+        set_environment(server)
+        sys.exit(run(arguments.command) if arguments.command else serve(arguments.port))
+
+
+def find_project() -> Path:
+    """The project around the working directory: all of a uv workspace share one command `dev`."""
+    for path in (Path.cwd(), *Path.cwd().parents):
+        if (path / "dev/postgres.py").exists():
+            return path
+    installed = {path for path in sys.path if Path(path, "dev/postgres.py").exists()}
+    if len(installed) > 1:
+        sys.exit(f"dev: run this inside one of the projects {', '.join(sorted(installed))}")
+    return ROOT
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="dev",
+        description="Migrate and serve the application, or run COMMAND, on embedded PostgreSQL.",
+        epilog="Examples: dev psql; dev alembic revision --autogenerate -m 'add users'",
+    )
+    parser.add_argument("--port", type=int, default=8000, help="default: 8000")
+    parser.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND ...")
+    arguments = parser.parse_args()
+    if arguments.port not in range(2**16):
+        parser.error(f"argument --port: {arguments.port} is not a number from 0 to 65535")
+    return arguments
+
+
+def serve(port: int) -> int:
+    from alembic.config import main as alembic
+
+    alembic(["upgrade", "head"])  # exits if it fails
+    reload = ["--reload", f"--reload-dir={ROOT / 'app'}", f"--app-dir={ROOT}"]
+    return run([sys.executable, "-m", "uvicorn", "app.main:app", f"--port={port}", *reload])

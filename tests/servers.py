@@ -23,7 +23,7 @@ PRINT_ENVIRONMENT = "import json, os, sys; print(json.dumps(dict(os.environ)), f
 SERVER = """
 import os, sys
 from pathlib import Path
-from app.dev import start
+from dev.postgres import start
 
 server = start(Path(sys.argv[1]))
 os.environ["PGHOST"] = str(server.get_postmaster_info().socket_dir)

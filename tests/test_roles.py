@@ -249,13 +249,13 @@ def test_a_database_that_was_dropped_gets_its_roles_again(copied: Project) -> No
 AT_ONCE = """
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
-from app.dev import create_database
+from dev.postgres import create_database
 
 barrier = Barrier(8)
 
 def prepare(_):
     barrier.wait()
-    create_database(server, "app", Path(sys.argv[1] + ".complete"))
+    create_database(server, Path(sys.argv[1] + ".sql"))
 
 try:
     print(len(list(ThreadPoolExecutor(8).map(prepare, range(8)))))

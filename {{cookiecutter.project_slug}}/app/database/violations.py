@@ -73,35 +73,39 @@ def explain(error: Exception, method: str) -> tuple[int, str, list[str]] | None:
 
 def sqlstate(error: Exception, method: str) -> str:
     """Return the SQLSTATE, or the closest equivalent if there is none or an ambiguous one."""
-    match error:
-        case DatabaseUnavailable() | DBAPIError(connection_invalidated=True):
+    if isinstance(error, DatabaseUnavailable) or getattr(error, "connection_invalidated", False):
+        return "08006"
+    match driver_error(error):
+        case InterfaceError() as found if "closed" in str(found):  # other ones are wrong calls
             return "08006"
-        case InterfaceError() if "closed" in str(error):  # other ones are wrong calls
-            return "08006"
-        case (
-            InvalidCachedStatementError()
-            | DBAPIError(driver_exception=InvalidCachedStatementError())
-        ):  # a migration changed the type of a column; the next attempt works
+        case InvalidCachedStatementError():
+            # A migration changed the type of a column. The next attempt works.
             return "40001"
         case PoolTimeout():
             return "53300"
         case TimeoutError():
             return "57014"
-        case ForeignKeyViolationError() | DBAPIError(driver_exception=ForeignKeyViolationError()):
+        case ForeignKeyViolationError():
             # A deferred constraint fails in COMMIT, whose error has no statement.
             statement = getattr(error, "statement", None) or method
             return "23001" if statement.startswith("DELETE") else "23503"
-        case (
-            PostgresError(sqlstate=str(state))
-            | DBAPIError(driver_exception=PostgresError(sqlstate=str(state)))
-        ):
+        case PostgresError(sqlstate=str(state)):
             return state
     return ""
 
 
+def driver_error(error: Exception) -> Exception:
+    """Return asyncpg's own error, which SQLAlchemy wraps twice.
+
+    SQLAlchemy's `driver_exception` is not set for InvalidCachedStatementError.
+    """
+    cause = getattr(getattr(error, "orig", None), "__cause__", None)
+    return cause if isinstance(cause, Exception) else error
+
+
 def violated_fields(error: Exception) -> list[str]:
     """Return the model's names for the columns of the violated constraint."""
-    violation = getattr(error, "driver_exception", error)
+    violation = driver_error(error)
     if not isinstance(violation, IntegrityConstraintViolationError):
         return []
     attributes = {c: name for mapper in Base.registry.mappers for name, c in mapper.c.items()}

@@ -15,7 +15,7 @@ from starlette.routing import Match
 from structlog.contextvars import get_contextvars
 
 from app.database.engine import DatabaseUnavailable
-from app.database.violations import DATABASE_ERRORS, explain
+from app.database.violations import DATABASE_ERRORS, driver_error, explain
 from app.errors import AppError
 
 MEDIA_TYPE = "application/problem+json"
@@ -78,7 +78,7 @@ def describe_cause(error: Exception) -> str:
     """Return type and SQLSTATE for the log. A message of PostgreSQL may quote a value."""
     if isinstance(error, DatabaseUnavailable):
         return str(error)
-    cause = getattr(error, "driver_exception", error)
+    cause = driver_error(error)
     return f"{type(cause).__name__} {getattr(cause, 'sqlstate', None) or ''}".rstrip()
 
 

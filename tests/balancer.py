@@ -1,4 +1,4 @@
-"""A load balancer that honours readiness."""
+"""A load balancer that asks its servers for readiness."""
 
 import asyncio
 from collections.abc import Iterator
@@ -6,14 +6,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 
 import httpx
-from load import Server, wait_until
 from servers import free_port
+from serving import Server, wait_until
 
 
 class Balancer:
-    """Spreads connections over those of `servers` that were ready when last asked.
+    """Spreads connections over the servers that were ready when last asked.
 
-    One that spreads requests is easier to leave: here a client may keep its connection.
+    A client may keep its connection, so a server that leaves must close it. A balancer that
+    spreads requests would hide that.
     """
 
     def __init__(self, servers: list[Server]) -> None:
@@ -36,9 +37,8 @@ class Balancer:
 
     async def pass_on(self, client: asyncio.StreamReader, answer: asyncio.StreamWriter) -> None:
         self.turn += 1
-        with closing(answer):  # also where there is no server, or it refuses
-            server = self.ready[self.turn % len(self.ready)]
-            port = httpx.URL(server.url).port
+        with closing(answer):  # even if no server is ready, or it refuses
+            port = self.ready[self.turn % len(self.ready)].port
             source, request = await asyncio.open_connection("127.0.0.1", port)
             await asyncio.gather(copy(client, request), copy(source, answer))
 
@@ -59,7 +59,7 @@ async def is_ready(http: httpx.AsyncClient, server: Server) -> bool:
 
 @contextmanager
 def balanced(servers: list[Server]) -> Iterator[Balancer]:
-    """A balancer in front of the servers, to whose list others may be added."""
+    """Run a balancer in front of the servers. The list may grow meanwhile."""
     balancer = Balancer(servers)
     with ThreadPoolExecutor(1) as thread:
         running = thread.submit(asyncio.run, balancer.run())

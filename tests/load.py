@@ -1,52 +1,53 @@
-"""Clients that keep a served project busy, and what came of each request."""
+"""A project's own PostgreSQL, and clients that send requests to the served project."""
 
 import asyncio
 import itertools
-import os
-import signal
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import uuid4
 
 import httpx
-from servers import ACCOUNT, control, free_port, postgresql, psql, psql_command
+from servers import ACCOUNT, control, postgresql, psql, psql_command
+from serving import ENVIRONMENT, Server, serve, wait_until
 
-KINDS = ("write", "one", "page", "one")  # what each client does in turn
-
+KINDS = ("write", "one", "page", "one")  # the requests of each client, in turn
 
 TRUST = "local all all trust\nhost all all 127.0.0.1/32 trust\n"
 
 
 @dataclass(frozen=True)
 class Stage:
-    """An installed project and a PostgreSQL with its tables; `environment` is to serve it in."""
+    """An installed project, and a PostgreSQL that its migrations have run on."""
 
     project: Path
     directory: Path
     port: int
 
     @property
-    def environment(self) -> dict[str, str]:
+    def urls(self) -> dict[str, str]:
         return {
-            "PATH": os.environ["PATH"],
             "DATABASE_URL": f"postgresql://postgres@127.0.0.1:{self.port}/postgres",
             "DATABASE_URL_SYNC": (
                 f"postgresql://postgres@/postgres?host={self.directory}&port={self.port}"
             ),
-            "SHUTDOWN_DELAY": "0",
         }
+
+    def serve(
+        self, *options: str, workers: int = 1, **settings: str
+    ) -> AbstractContextManager[Server]:
+        """Serve the project. `settings` are environment variables."""
+        return serve(self.project, *options, env=self.urls | settings, workers=workers)
 
     def alembic(self, *arguments: str) -> None:
         command = [str(self.project / ".venv/bin/alembic"), *arguments]
-        subprocess.run(
-            command, cwd=self.project, env=self.environment, check=True, capture_output=True
-        )
+        env = ENVIRONMENT | self.urls
+        subprocess.run(command, cwd=self.project, env=env, check=True, capture_output=True)
 
     def psql(self, script: str) -> str:
         return psql(self.directory, self.port, script)
@@ -56,7 +57,7 @@ class Stage:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """While the block runs, whatever uses items waits."""
+        """Hold a lock on the table items during the block: whatever uses the table waits."""
         command = psql_command(self.directory, self.port)
         with subprocess.Popen(
             command, user=ACCOUNT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -69,85 +70,23 @@ class Stage:
             yield
 
     def waiting(self) -> int:
-        """How many of the application's connections wait for a lock."""
+        """Return the number of connections that wait for a lock."""
         return int(self.psql("SELECT count(*) FROM pg_locks WHERE NOT granted"))
 
 
 @contextmanager
-def stage(
-    project: Path, directory: Path, settings: dict[str, str] | None = None
-) -> Iterator[Stage]:
-    """A PostgreSQL in `directory`, migrated by an installed project."""
+def stage(project: Path, directory: Path) -> Iterator[Stage]:
+    """Start a PostgreSQL in `directory`, migrated by an installed project."""
     directory.chmod(0o755)  # for the account that runs the server
-    with postgresql(directory, TRUST, settings or {}) as port:
+    with postgresql(directory, TRUST, {}) as port:
         stage = Stage(project, directory, port)
         stage.alembic("upgrade", "head")
         yield stage
 
 
 @dataclass(frozen=True)
-class Server:
-    """A project that a process of its own serves; `log` is all that it prints."""
-
-    url: str
-    process: subprocess.Popen[bytes]
-    log: Path
-
-    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """Send a signal and wait for the end. Returns the exit status."""
-        self.process.send_signal(number)
-        return self.process.wait(timeout=60)
-
-
-@contextmanager
-def serve(
-    project: Path,
-    environment: dict[str, str],
-    *options: str,
-    app: str = "app.main:app",
-    log: Path | None = None,
-) -> Iterator[Server]:
-    """uvicorn on an installed project, from where it is ready to its end by SIGTERM.
-
-    `environment` is all that it gets: a stage's, and settings.
-    """
-    port = free_port()
-    log = log or project / f"server-{port}.log"
-    command = [str(project / ".venv/bin/python"), "-m", "uvicorn", app, f"--port={port}", *options]
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command, cwd=project, env=environment, stdout=output, stderr=subprocess.STDOUT
-        )
-    server = Server(f"http://127.0.0.1:{port}", process, log)
-    try:
-        wait_until(lambda: answers(server), 30, lambda: log.read_text()[-2000:])
-        yield server
-    finally:
-        if process.poll() is None:
-            server.stop()
-
-
-def answers(server: Server) -> bool:
-    assert server.process.poll() is None, server.log.read_text()[-2000:]
-    try:
-        return httpx.get(f"{server.url}/health/ready", trust_env=False).status_code == 200
-    except httpx.TransportError:
-        return False
-
-
-def wait_until(
-    condition: Callable[[], bool], seconds: float, describe: Callable[[], object] = str
-) -> None:
-    """Poll a condition that other processes make true."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds} s: {describe()}"
-        time.sleep(0.02)
-
-
-@dataclass(frozen=True)
 class Answer:
-    """What came of one request; without an answer `status` is 0 and `detail` the reason."""
+    """The result of one request. Without a response, `status` is 0 and `detail` the reason."""
 
     kind: str
     sent: float  # by time.monotonic()
@@ -162,7 +101,7 @@ class Answer:
 
 @dataclass
 class Load:
-    """Clients that create items, read one that is known to be stored, and read pages."""
+    """Clients that create items, read items that they have created, and read pages."""
 
     url: str
     clients: int
@@ -194,10 +133,10 @@ class Load:
             answer = await self.send(http, kind)
             self.answers.append(answer)
             if not answer.good:
-                await asyncio.sleep(0.02)  # as a client that tries again would
+                await asyncio.sleep(0.02)  # a client that tries again waits a little
 
     async def send(self, http: httpx.AsyncClient, kind: str) -> Answer:
-        """One request, whose answer is compared with what was acknowledged before."""
+        """Send one request and compare its answer with the writes that were acknowledged."""
         sent, name = time.monotonic(), uuid4().hex
         item = next(reversed(self.acknowledged), 0) if kind == "one" else 0
         try:
@@ -210,6 +149,8 @@ class Load:
         detail = "" if response.is_success else response.text
         answer = Answer(kind, sent, time.monotonic() - sent, response.status_code, detail)
         if not answer.good:
+            if answer.status == 503 and "Retry-After" not in response.headers:
+                self.wrong.append(f"503 without Retry-After: {detail}")
             return answer
         body = response.json()
         if kind == "write":
@@ -232,12 +173,12 @@ class Load:
         return len(self.answers) - len(self.failed)
 
     def rate(self, since: float, until: float) -> float:
-        """Good answers per second that arrived between two moments of time.monotonic()."""
+        """Return the good answers per second between two moments of time.monotonic()."""
         arrived = [answer.sent + answer.seconds for answer in self.answers if answer.good]
         return sum(since <= moment < until for moment in arrived) / (until - since)
 
     def lost(self) -> dict[int, str]:
-        """Acknowledged writes that a walk through all pages does not meet."""
+        """Return the acknowledged writes that are on no page."""
         missing, after = dict(self.acknowledged), 0
         with httpx.Client(base_url=self.url, timeout=30, trust_env=False) as http:
             while after is not None:
@@ -249,7 +190,7 @@ class Load:
         return missing
 
     def describe(self) -> str:
-        """Counts in one line, failures by status."""
+        """Return the counts in one line, failures by status."""
         kinds = Counter(answer.status or answer.detail for answer in self.failed)
         why = ", ".join(f"{count} x {status}" for status, count in kinds.most_common(5))
         return f"sent {len(self.answers)}, failed {len(self.failed)}" + (
@@ -259,7 +200,7 @@ class Load:
 
 @contextmanager
 def under_load(url: str, clients: int = 8, kinds: tuple[str, ...] = KINDS) -> Iterator[Load]:
-    """Load in a thread of its own while the block runs."""
+    """Send requests from another thread during the block."""
     load = Load(url, clients, kinds)
     with ThreadPoolExecutor(1) as thread:
         running = thread.submit(asyncio.run, load.run())

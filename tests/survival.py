@@ -1,7 +1,6 @@
-"""What a generated project survives: counts of requests, and which promises were broken.
+"""What a served project survives: the count of its requests, and the promises it broke.
 
-Run by tests, and with larger numbers by benchmarks/run.py, as
-`python tests/survival.py PROJECT NAME`.
+Tests run these scenarios, and benchmarks run them with larger numbers.
 """
 
 import asyncio
@@ -11,69 +10,71 @@ import shutil
 import signal
 import socket
 import socketserver
-import subprocess
-import sys
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple
 
 import httpx
 import pytest
 from balancer import balanced
-from load import Load, Server, Stage, serve, stage, under_load, wait_until
+from load import Answer, Load, Stage, under_load
 from servers import pgbouncer, pgbouncer_version
+from serving import Server, wait_until
 
-# Of the generated app/database.py: connections, and seconds.
+# The limits in the generated app/database/engine.py: connections, and seconds.
 POOL, POOL_TIMEOUT, CONNECT_TIMEOUT, GRACE = 15, 5, 5, 5
 CLOSE = 2  # seconds that SQLAlchemy waits for a connection to close
 END = 10  # seconds from SIGTERM to SIGKILL, as container engines have it
 
-# The application's connections: no others here are by TCP.
+# The application's connections. No other client connects by TCP.
 CONNECTIONS = "SELECT {} FROM pg_stat_activity WHERE client_port > 0"
 
 
 class Outcome(NamedTuple):
-    """What came of a scenario; `faults` are the promises that it found broken."""
+    """The result of a scenario. `faults` are the promises that were broken."""
 
     counts: str
     faults: list[str]
 
 
 def judge(load: Load, faults: list[str], statuses: tuple[int, ...] = (503,)) -> Outcome:
-    """Add what holds in every scenario: how requests may fail, and that nothing is lost."""
+    """Add the promises of every scenario: failures have one of `statuses`, no write is lost."""
     lost = load.lost()
-    unexpected = {f"{a.status} {a.detail}" for a in load.failed if a.status not in statuses}
+    unexpected = {describe(answer) for answer in load.failed if answer.status not in statuses}
     found = [*faults, *unexpected, *load.wrong, *(f"lost {name}" for name in lost.values())]
     return Outcome(f"{load.describe()}, lost {len(lost)}", found)
 
 
+def describe(answer: Answer) -> str:
+    return f"{answer.status} {answer.detail}"
+
+
 def early(load: Load, begun: float, stopped: float) -> list[str]:
-    """Failures that were answered while all was well still."""
+    """Return the failures of requests that were answered before the fault."""
     return [
-        f"{a.status} {a.detail}, too early"
+        f"{describe(a)}, too early"
         for a in load.failed
         if a.sent > begun and a.sent + a.seconds < stopped
     ]
 
 
 def late(load: Load, moment: float) -> list[str]:
-    """Failures of requests that were sent when all was well again."""
-    return [f"{a.status} {a.detail}, too late" for a in load.failed if a.sent > moment]
+    """Return the failures of requests that were sent after the fault."""
+    return [f"{describe(a)}, too late" for a in load.failed if a.sent > moment]
 
 
 def restart(stage: Stage, mode: str, times: int = 1, full: float = 0.3) -> Outcome:
-    """PostgreSQL restarted under load.
+    """PostgreSQL restarts under load.
 
-    `full` is the part of the rate before that counts as such; others may use the machine too.
+    The service has recovered at the rate of before times `full`: other programs may use the
+    machine too.
     """
     faults, pauses = [], []
-    with serve(stage.project, stage.environment) as server:
+    with stage.serve() as server:
         with under_load(server.url, 16) as load:
             for _ in range(times):
                 begun = time.monotonic()
@@ -92,15 +93,15 @@ def restart(stage: Stage, mode: str, times: int = 1, full: float = 0.3) -> Outco
 
 
 def is_as_fast(load: Load, since: float, wanted: float) -> bool:
-    """Whether it was, for half of a second."""
+    """Tell whether the last half second had the wanted rate."""
     now = time.monotonic()
     return now - 0.5 >= since and load.rate(now - 0.5, now) >= wanted
 
 
 class Proxy(socketserver.ThreadingTCPServer):
-    """Forwards TCP; stalled, it drops what comes and closes nothing.
+    """Forwards TCP. While it stalls, it drops all data and closes no connection.
 
-    Links that were open then, or are made meanwhile, stay dead.
+    Connections that were open then, or are opened meanwhile, stay dead.
     """
 
     daemon_threads = True
@@ -142,13 +143,12 @@ def proxy(target: int) -> Iterator[Proxy]:
 
 
 def half_open(stage: Stage, clients: int = 8, rounds: int = 2) -> Outcome:
-    """A link that goes dead without a word, for what was connected then for ever."""
+    """The network drops the pool's connections and tells neither end."""
     with proxy(stage.port) as between:
-        url = stage.environment["DATABASE_URL"].replace(
-            str(stage.port), str(between.server_address[1])
-        )
-        settings = {"DATABASE_URL": url, "DATABASE_STATEMENT_TIMEOUT": "1s"}
-        with serve(stage.project, stage.environment | settings) as server:
+        port = str(between.server_address[1])
+        url = stage.urls["DATABASE_URL"].replace(str(stage.port), port)
+        settings = {"DATABASE_URL": url, "DATABASE_STATEMENT_TIMEOUT_SECONDS": "1"}
+        with stage.serve(**settings) as server:
             with under_load(server.url, clients) as load:
                 load.wait_for(200)
                 between.stall()
@@ -160,88 +160,86 @@ def half_open(stage: Stage, clients: int = 8, rounds: int = 2) -> Outcome:
             return judge(load, slow + late(load, healed), (503, 504))
 
 
-async def get_all(url: str, count: int) -> list[tuple[int, float, str]]:
-    """Status, seconds and body of GETs that are sent at the same time."""
+async def get_pages(url: str, count: int) -> list[Answer]:
+    """Send GETs at the same time."""
 
-    async def get(http: httpx.AsyncClient) -> tuple[int, float, str]:
-        started = time.monotonic()
+    async def get(http: httpx.AsyncClient) -> Answer:
+        sent = time.monotonic()
         response = await http.get("/items")
-        return response.status_code, time.monotonic() - started, response.text
+        seconds = time.monotonic() - sent
+        return Answer("page", sent, seconds, response.status_code, response.text)
 
     async with httpx.AsyncClient(base_url=url, timeout=60, trust_env=False) as http:
         return await asyncio.gather(*(get(http) for _ in range(count)))
 
 
+def failures(answers: list[Answer]) -> list[str]:
+    return [describe(answer) for answer in answers if not answer.good]
+
+
 def exhausted(stage: Stage, more: int = 5) -> Outcome:
-    """Every connection of the pool in use for longer than others wait."""
+    """Every connection of the pool is in use for longer than other requests wait."""
     faults = []
-    with (
-        serve(stage.project, stage.environment) as server,
-        ThreadPoolExecutor(2) as thread,
-    ):
+    with stage.serve() as server, ThreadPoolExecutor(1) as thread:
         with stage.locked():
-            holding = thread.submit(asyncio.run, get_all(server.url, POOL))
+            holding = thread.submit(asyncio.run, get_pages(server.url, POOL))
             wait_until(lambda: stage.waiting() == POOL, 20, stage.waiting)
-            refused = asyncio.run(get_all(server.url, more))
+            refused = asyncio.run(get_pages(server.url, more))
             if stage.waiting() != POOL:
                 faults.append(f"{stage.waiting()} connections in use")
-        for status, seconds, body in refused:
-            if status != 503 or "busy" not in body or seconds > POOL_TIMEOUT + 2:
-                faults.append(f"{status} after {seconds:.1f} s: {body}")
-        faults += [body for status, _, body in holding.result() if status != 200]
         faults += [
-            body for status, _, body in asyncio.run(get_all(server.url, 30)) if status != 200
+            f"{describe(a)} after {a.seconds:.1f} s"
+            for a in refused
+            if a.status != 503 or "busy" not in a.detail or a.seconds > POOL_TIMEOUT + 2
         ]
+        faults += failures(holding.result()) + failures(asyncio.run(get_pages(server.url, 30)))
     return Outcome(f"sent {POOL + more + 30}, failed {len(refused)} (503), lost 0", faults)
 
 
 def overtime(stage: Stage, count: int = 3) -> Outcome:
-    """Queries that take longer than they may."""
+    """Queries take longer than the statement timeout."""
     faults = []
-    settings = {"DATABASE_STATEMENT_TIMEOUT": "500ms", "DATABASE_POOL_SIZE": str(count)}
+    settings = {"DATABASE_STATEMENT_TIMEOUT_SECONDS": "0.5", "DATABASE_POOL_SIZE": str(count)}
     backends = CONNECTIONS.format("array_agg(pid ORDER BY pid)")
-    with serve(stage.project, stage.environment | settings) as server:
-        asyncio.run(get_all(server.url, count))
+    with stage.serve(**settings) as server:
+        asyncio.run(get_pages(server.url, count))
         with stage.locked():
-            answers = asyncio.run(get_all(server.url, count))
-            faults += [f"{a}" for a in answers if a[0] != 504 or a[1] > 2]
+            answers = asyncio.run(get_pages(server.url, count))
+            faults += [describe(a) for a in answers if a.status != 504 or a.seconds > 2]
         before = stage.psql(backends)
-        faults += [f"{a}" for a in asyncio.run(get_all(server.url, count)) if a[0] != 200]
+        faults += failures(asyncio.run(get_pages(server.url, count)))
         if stage.psql(backends) != before:
             faults.append("connections were not used again")
     return Outcome(f"sent {3 * count}, failed {count} (504), lost 0", faults)
 
 
-def leave(url: str, number: int) -> socket.socket:
-    """Send a request, every other a write, on a socket that the caller closes."""
-    connection = socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])))
+def send(port: int, number: int) -> socket.socket:
+    """Send a request, every other one a write, on a new socket."""
+    connection = socket.create_connection(("127.0.0.1", port))
     body = json.dumps({"name": f"left {number}"}) if number % 2 else ""
     head = f"{'POST' if body else 'GET'} /items HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}"
     connection.sendall(f"{head}\r\nContent-Type: application/json\r\n\r\n{body}".encode())
     return connection
 
 
-def cancelled(stage: Stage, count: int = 200, at_once: int = 20) -> Outcome:
-    """Clients that leave while the database works for them, or while they wait for it."""
+def abandoned(stage: Stage, count: int = 200, at_once: int = 20) -> Outcome:
+    """Clients leave while the database works for them, or while they wait for a connection."""
     faults = []
-    with serve(stage.project, stage.environment) as server, ThreadPoolExecutor(1) as thread:
-        with stage.locked():
-            for first in range(0, count, at_once):
-                left = [leave(server.url, first + number) for number in range(at_once)]
+    busy = CONNECTIONS.format("state, query") + " AND state <> 'idle'"
+    with stage.serve() as server, ThreadPoolExecutor(1) as thread:
+        for first in range(0, count, at_once):
+            with stage.locked():
+                left = [send(server.port, first + number) for number in range(at_once)]
                 wait_until(lambda: stage.waiting() == POOL, 20, stage.waiting)
                 for connection in left:
                     connection.close()
-                wait_until(lambda: stage.waiting() == 0, 20, stage.waiting)
-        if stage.psql("SELECT count(*) FROM items WHERE name ~ '^left'") != "0":
-            faults.append("what was cancelled is stored")
-        if busy := stage.psql(CONNECTIONS.format("state, query") + " AND state <> 'idle'"):
-            faults.append(busy)
+            wait_until(lambda: stage.psql(busy) == "", 20, lambda: stage.psql(busy))
         with stage.locked():
-            whole = thread.submit(asyncio.run, get_all(server.url, POOL))
+            whole = thread.submit(asyncio.run, get_pages(server.url, POOL))
             wait_until(lambda: stage.waiting() == POOL, 20, stage.waiting)
             if stage.psql(CONNECTIONS.format("count(*)")) != str(POOL):
                 faults.append(stage.psql(CONNECTIONS.format("state, query")))
-        faults += [body for status, _, body in whole.result() if status != 200]
+        faults += failures(whole.result())
         if "Traceback" in server.log.read_text():
             faults.append(server.log.read_text())
     return Outcome(f"sent {count + POOL}, left {count}, failed 0, lost 0", faults)
@@ -257,44 +255,59 @@ revision, down_revision, branch_labels, depends_on = {0!r}, {1!r}, None, None
 def upgrade() -> None:
     {2}
 """
-CHANGES = [
+ADD_AND_DROP = [
     'op.add_column("items", sa.Column("note", sa.Text, server_default="", nullable=False))',
     'op.drop_column("items", "note")',
+]
+ALTER_TYPE = [
     'op.alter_column("items", "description", type_=sa.String(10_000))',
     'op.alter_column("items", "description", type_=sa.Text)',
 ]
 
 
 def migrated(stage: Stage, times: int = 1) -> Outcome:
-    """A column added while the application serves, one dropped, and types changed."""
+    """Columns are added, dropped and given other types while the application serves.
+
+    No request fails when a column is added or dropped. After a change of type, statements that
+    were prepared before it fail once.
+    """
     future = stage.directory / "future"
     ignored = shutil.ignore_patterns(".*")
     shutil.copytree(stage.project, future, ignore=ignored, dirs_exist_ok=True)
-    last = "1f0c5e7a9b3d"
-    for number in range(len(CHANGES) * times):
-        text = REVISION.format(f"r{number}", last, CHANGES[number % len(CHANGES)])
+    last, faults = "1f0c5e7a9b3d", []
+    changes = [*ADD_AND_DROP, *ALTER_TYPE] * times
+    for number, change in enumerate(changes):
+        text = REVISION.format(f"r{number}", last, change)
         (future / "alembic" / "versions" / f"{number}.py").write_text(text)
         last = f"r{number}"
-    with serve(stage.project, stage.environment) as server:
-        with under_load(server.url, 8) as load:
-            for _ in range(len(CHANGES) * times):
+    with stage.serve() as server:
+        with under_load(server.url) as load:
+            for change in changes:
                 load.wait_for(100)
+                failed = len(load.failed)
                 stage.alembic("-c", str(future / "alembic.ini"), "upgrade", "+1")
-            load.wait_for(100)
-        return judge(load, [], ())
+                migrated = time.monotonic()
+                load.wait_for(100)
+                if change in ADD_AND_DROP:
+                    faults += [f"{change}: {describe(a)}" for a in load.failed[failed:]]
+                faults += late(load, migrated + 1)
+        return judge(load, faults)
 
 
-def rolling(stage: Stage, *options: str, times: int = 1) -> Outcome:
-    """Replicas replaced behind a balancer: a new one is ready, then an old one gets SIGTERM."""
+def rolling(stage: Stage, workers: int = 1, times: int = 1) -> Outcome:
+    """Replicas are replaced behind a balancer: a new one is ready, then SIGTERM ends an old one."""
     faults = []
-    environment = stage.environment | {"SHUTDOWN_DELAY": "2"}
+
+    def replica(stack: ExitStack) -> Server:
+        return stack.enter_context(stage.serve(workers=workers, SHUTDOWN_DELAY_SECONDS="2"))
+
     with ExitStack() as stack:
-        servers = [stack.enter_context(serve(stage.project, environment, *options))]
+        servers = [replica(stack)]
         balancer = stack.enter_context(balanced(servers))
         with under_load(f"http://127.0.0.1:{balancer.port}") as load:
             for _ in range(times):
                 load.wait_for(100)
-                servers.append(stack.enter_context(serve(stage.project, environment, *options)))
+                servers.append(replica(stack))
                 wait_until(lambda: servers[-1] in balancer.ready, 10)
                 load.wait_for(100)
                 old = servers[-2]
@@ -309,14 +322,16 @@ def rolling(stage: Stage, *options: str, times: int = 1) -> Outcome:
 
 
 def is_ending(server: Server) -> bool:
-    """Whether it says that it is, while it goes on."""
-    return "about to end" in httpx.get(f"{server.url}/health/ready", trust_env=False).text
+    """Tell whether readiness reports the shutdown."""
+    answer = httpx.get(f"{server.url}/health/ready", trust_env=False)
+    return answer.status_code == 503 and "shuts down" in answer.text
 
 
 def pooled(stage: Stage, total: int, prepared: int) -> Outcome:
-    """Three processes through PgBouncer, which has four connections for their 24 clients.
+    """Three processes with 24 clients share the four connections of PgBouncer.
 
-    It keeps as many statements prepared; one too old to keep any is not told so.
+    PgBouncer keeps `prepared` statements of each connection prepared. A version before 1.21
+    does not have that setting.
     """
     if pgbouncer_version() >= (1, 21):
         settings = f"max_prepared_statements = {prepared}"
@@ -325,48 +340,10 @@ def pooled(stage: Stage, total: int, prepared: int) -> Outcome:
     else:
         settings = ""
     with pgbouncer(stage.directory, stage.port, 4, settings) as port:
-        url = stage.environment["DATABASE_URL"].replace(str(stage.port), str(port))
+        url = stage.urls["DATABASE_URL"].replace(str(stage.port), str(port))
         given = {"DATABASE_URL": f"{url}?application_name=app", "DATABASE_POOLER": "pgbouncer"}
-        with serve(stage.project, stage.environment | given, "--workers=3") as server:
+        with stage.serve(workers=3, **given) as server:
             load = Load(server.url, 24)
             asyncio.run(load.run(total))
-            stage.alembic("check")  # past it
+            stage.alembic("check")  # over the direct connection
             return judge(load, [], ())
-
-
-def main(project: Path, name: str) -> None:
-    found: list[str] = []
-    for title, scenario in SCENARIOS[name].items():
-        with tempfile.TemporaryDirectory() as place:
-            try:
-                with stage(project, Path(place)) as prepared:
-                    counts, faults = scenario(prepared)
-            except pytest.skip.Exception as reason:
-                counts, faults = str(reason), []
-            except (AssertionError, subprocess.TimeoutExpired) as error:
-                counts, faults = "broken off", [str(error)]
-        found += faults
-        print(f"{title}: {counts}", *faults[:5], sep="\n  BROKEN: ", flush=True)
-    sys.exit(bool(found))
-
-
-SCENARIOS: dict[str, dict[str, Callable[[Stage], Outcome]]] = {
-    "survival": {
-        "restart fast": lambda stage: restart(stage, "fast", 5, 0.8),
-        "restart immediate": lambda stage: restart(stage, "immediate", 5, 0.8),
-        "half-open link": lambda stage: half_open(stage, 16, 2),
-        "pool exhausted": lambda stage: exhausted(stage, 50),
-        "queries over their time": overtime,
-        "clients that leave": cancelled,
-        "migrations": lambda stage: migrated(stage, 5),
-        "SIGTERM": lambda stage: rolling(stage, times=5),
-        "SIGTERM, two workers": lambda stage: rolling(stage, "--workers=2", times=5),
-    },
-    "pgbouncer": {
-        "without prepared statements": lambda stage: pooled(stage, 20_000, prepared=0),
-        "with prepared statements": lambda stage: pooled(stage, 20_000, prepared=200),
-    },
-}
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])

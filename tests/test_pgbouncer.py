@@ -1,4 +1,4 @@
-"""Behind PgBouncer in transaction mode, where each transaction may meet another connection."""
+"""PgBouncer in transaction mode, where each transaction may run on another connection."""
 
 import pytest
 from conftest import Project, short_directory

@@ -1,12 +1,14 @@
-"""A generated project, served by real processes, outlives what happens to its database."""
+"""A project, served by real processes, outlives faults of its database and its clients."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 import survival
 from conftest import Project, short_directory
-from load import Stage, serve, stage, wait_until
+from load import Stage, stage
+from serving import wait_until
 from survival import Outcome
 
 pytestmark = pytest.mark.slow
@@ -14,7 +16,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def prepared(installed: Project) -> Iterator[Stage]:
-    """A PostgreSQL for this module, whose items are whatever the tests before have left."""
+    """A PostgreSQL for this module. Its items are those that earlier tests left."""
     with stage(installed.path, short_directory()) as prepared:
         yield prepared
 
@@ -22,27 +24,28 @@ def prepared(installed: Project) -> Iterator[Stage]:
 SCENARIOS: dict[str, Callable[[Stage], Outcome]] = {
     "restart": lambda stage: survival.restart(stage, "fast"),
     "crash": lambda stage: survival.restart(stage, "immediate"),
-    "half-open link": survival.half_open,
+    "half-open connection": survival.half_open,
     "pool exhausted": survival.exhausted,
-    "queries over their time": survival.overtime,
-    "clients that leave": survival.cancelled,
+    "statement timeout": survival.overtime,
+    "clients that leave": survival.abandoned,
     "migrations": survival.migrated,
 }
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS.values(), ids=SCENARIOS)
-def test_it_survives(prepared: Stage, scenario: Callable[[Stage], Outcome]) -> None:
+def test_scenario_breaks_no_promise(prepared: Stage, scenario: Callable[[Stage], Outcome]) -> None:
     counts, faults = scenario(prepared)
     assert faults == [], counts
 
 
-def test_an_idle_link_is_kept_alive(prepared: Stage) -> None:
-    """By the kernel: of an established connection it then shows a timer of the second kind."""
+def test_idle_connection_has_keepalive(prepared: Stage) -> None:
+    """Linux lists the timer of each connection, and 02 is that of keepalive."""
 
     def timers() -> set[str]:
         lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
         remote = f":{prepared.port:04X}"
         return {line[5][:2] for line in lines if line[2].endswith(remote) and line[3] == "01"}
 
-    with serve(prepared.project, prepared.environment):
+    with prepared.serve() as server:
+        assert httpx.get(f"{server.url}/health/ready").status_code == 200
         wait_until(lambda: timers() == {"02"}, 10, timers)

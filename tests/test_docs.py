@@ -1,4 +1,4 @@
-"""/docs in a browser that reaches nothing but the server."""
+"""/docs in a browser that reaches no other server."""
 
 import json
 import re
@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 from conftest import Project
-from served import serve
+from serving import serve
 
 pytestmark = pytest.mark.slow
 
 # The list of operations, and one of them unfolded.
-PAGES = ["/docs", "/docs#/items/create_item"]
-DEPRECATED = "escaping deep link whitespace"  # what Swagger UI says of its own addresses
+PAGES = ["/docs", "/docs#/items/items_create"]
+DEPRECATED = "escaping deep link whitespace"  # a warning of Swagger UI about its own addresses
 
 
 def render(url: str, directory: Path) -> tuple[str, list[str], list[str]]:
-    """The page as Chromium has drawn it, its console, and what it asked for."""
+    """Return the page as Chromium has drawn it, its console, and its requests."""
     chromium = shutil.which("chromium")
     if not chromium:
         pytest.skip("needs Debian's package chromium")
@@ -38,25 +38,25 @@ def render(url: str, directory: Path) -> tuple[str, list[str], list[str]]:
     console = [line for line in result.stderr.splitlines() if "CONSOLE" in line]
     events = json.loads((directory / "net.json").read_text())["events"]
     requests = [event["params"] for event in events if "initiator" in event.get("params", {})]
-    origin = "/".join(url.split("/")[:3])  # the browser itself asks for other things
+    origin = "/".join(url.split("/")[:3])  # the browser has requests of its own
     return result.stdout, console, [r["url"] for r in requests if r["initiator"] == origin]
 
 
-def test_the_operations_are_drawn_and_nothing_fails(installed: Project, tmp_path: Path) -> None:
-    with serve(installed, "uvicorn", "app.main:app", "--port", "PORT") as served:
+def test_browser_shows_all_operations(installed: Project, tmp_path: Path) -> None:
+    with serve(installed.path) as server:
         for page in PAGES:
-            drawn, console, requests = render(served.url + page, tmp_path)
+            drawn, console, requests = render(server.url + page, tmp_path)
             assert [line for line in console if DEPRECATED not in line] == []
             assert len(requests) >= 3
-            assert [url for url in requests if not url.startswith(f"{served.url}/")] == []
+            assert [url for url in requests if not url.startswith(f"{server.url}/")] == []
             assert set(re.findall(r'data-path="([^"]+)"', drawn)) == {
                 "/health/live",
                 "/health/ready",
                 "/items",
                 "/items/{item_id}",
             }
-            assert ("Fountain pen" in drawn) == ("create_item" in page)
-    lines = [json.loads(line) for line in served.lines]
+            assert ("Fountain pen" in drawn) == ("items_create" in page)
+    lines = [json.loads(line) for line in server.log.read_text().splitlines()]
     asked = {(line["path"], line["status"]) for line in lines if line["logger"] == "app.access"}
     assets = {f"/docs/assets/swagger-ui{end}" for end in (".css", "-bundle.js")}
     assert asked >= {(path, 200) for path in {"/docs", "/openapi.json"} | assets}

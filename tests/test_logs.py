@@ -1,4 +1,4 @@
-"""A server's log, whichever way it is started, in one form."""
+"""The log of a server: the same lines however it is started."""
 
 import json
 import re
@@ -8,22 +8,21 @@ import httpx
 import pexpect
 import pytest
 from conftest import Project, user_environment
-from served import serve
 from servers import free_port
+from serving import UVICORN, serve
 
 pytestmark = pytest.mark.slow
 
-UVICORN = ["uvicorn", "app.main:app", "--port", "PORT"]
 PROGRAM = "import uvicorn; from app.main import app; uvicorn.run(app, port=PORT)"
-WAYS: dict[str, tuple[list[str], int]] = {
-    "uvicorn": (UVICORN, 1),
-    "workers": ([*UVICORN, "--workers", "2"], 2),
-    "reload": ([*UVICORN, "--reload"], 1),
-    "fastapi run": (["fastapi", "run", "--port", "PORT"], 1),
-    "fastapi dev": (["fastapi", "dev", "--port", "PORT"], 1),
-    "a program": (["python", "-c", PROGRAM], 1),
+COMMANDS: dict[str, tuple[str, ...]] = {
+    "uvicorn": UVICORN,
+    "workers": UVICORN,
+    "reload": (*UVICORN, "--reload"),
+    "fastapi run": ("fastapi", "run", "--port=PORT"),
+    "fastapi dev": ("fastapi", "dev", "--port=PORT"),
+    "a program": ("python", "-c", PROGRAM),
 }
-# What a process that only watches over others says, and what `fastapi` prints before it serves.
+# The lines of a process that only watches others, and of `fastapi` before it serves.
 OTHERS = re.compile(
     r"INFO: +(Will watch|Uvicorn running|Started (parent|reloader)|Received SIG|Terminated child"
     r"|Waiting for child|Stopping (parent|reloader))| |$"
@@ -31,35 +30,37 @@ OTHERS = re.compile(
 FIRST = ["Started server process", "Waiting for application startup"]
 
 
-@pytest.mark.parametrize(("command", "processes"), WAYS.values(), ids=WAYS.keys())
-def test_every_line_is_json(installed: Project, command: list[str], processes: int) -> None:
-    with serve(installed, *command, processes=processes) as served:
-        assert httpx.get(f"{served.url}/health/live").status_code == 200
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_log_line_is_json(installed: Project, name: str) -> None:
+    workers = 2 if name == "workers" else 1
+    with serve(installed.path, command=COMMANDS[name], workers=workers) as server:
+        assert httpx.get(f"{server.url}/health/live").status_code == 200
         headers = {"X-Request-ID": "mine"}
-        assert httpx.get(f"{served.url}/items?token=hunter2", headers=headers).status_code == 503
+        assert httpx.get(f"{server.url}/items?token=hunter2", headers=headers).status_code == 503
+    output = server.log.read_text()
     lines: list[dict[str, Any]] = []
     others = []
-    for output in served.lines:
+    for line in output.splitlines():
         try:
-            lines.append(json.loads(output))
+            lines.append(json.loads(line))
         except ValueError:
-            others.append(output)
-    if command[0] == "python":  # its first lines come before the application is asked
+            others.append(line)
+    if name == "a program":  # uvicorn logs its first lines before the lifespan begins
         others = [line for line in others if not any(first in line for first in FIRST)]
     assert [line for line in others if not OTHERS.match(line)] == []
-    for line in lines:
-        assert line.keys() >= {"event", "level", "logger", "timestamp"}
-    (access,) = (line for line in lines if line["logger"] == "app.access")
+    for event in lines:
+        assert event.keys() >= {"event", "level", "logger", "timestamp"}
+    (access,) = (event for event in lines if event["logger"] == "app.access")
     assert (access["path"], access["status"], access["request_id"]) == ("/items", 503, "mine")
-    assert {line["logger"] for line in lines if line.get("request_id") == "mine"} == {
+    assert {event["logger"] for event in lines if event.get("request_id") == "mine"} == {
         "app.access",
-        "app.errors",
+        "app.web.problems",
     }
-    assert "Application shutdown complete." in [line["event"] for line in lines]
-    assert "hunter2" not in "".join(served.lines)
+    assert "Application shutdown complete." in [event["event"] for event in lines]
+    assert "hunter2" not in output
 
 
-def test_a_terminal_shows_it_for_people(copied: Project) -> None:
+def test_terminal_shows_readable_lines(copied: Project) -> None:
     port = free_port()
     terminal = pexpect.spawn(
         "uv",

@@ -1,4 +1,4 @@
-"""What a process holds on to while it serves."""
+"""Memory and connections of a process that serves."""
 
 import shutil
 import sys
@@ -10,9 +10,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.exhaustive]
 
 
 @pytest.mark.skipif(not shutil.which("wrk"), reason="needs Debian's package wrk")
-def test_memory_and_connections_stay_as_they_are(copied: Project) -> None:
+def test_memory_and_connections_do_not_grow(copied: Project) -> None:
     """The benchmark `memory` with 10,000 requests."""
-    script = str(TEMPLATE / "tests" / "benchmarks" / "living.py")
-    output = copied.uv("dev", sys.executable, script, "memory", str(copied.path), "10000")
+    script = str(TEMPLATE / "tests" / "benchmarks" / "run.py")
+    output = copied.uv("dev", sys.executable, script, "memory", "--in", str(copied.path), "10000")
     assert "failed: 0.00 (at most 0) ok" in output
     assert "TOO MUCH" not in output, output

@@ -1,4 +1,4 @@
-"""No secret in any output of runs with known ones, in which all goes wrong that can."""
+"""Runs with known secrets in which everything fails: no output holds a secret."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -7,12 +7,12 @@ from urllib.parse import quote
 import httpx
 import pytest
 from conftest import Project, short_directory
-from served import serve
 from servers import postgresql, psql
+from serving import serve
 
 pytestmark = pytest.mark.slow
 
-# Each holds the same word, by which it is found whatever has become of the rest.
+# Each secret holds the same word, which is found even if the rest is encoded or cut off.
 APP, OWNER, WRONG = "app/s3cret@1", "owner/s3cret@2", "wrong/s3cret@3"
 TOKEN, BODY = "s3cret-token", "s3cret-in-a-body"
 
@@ -55,7 +55,7 @@ async def raise_error(password: str) -> None:
     raise KeyError("a bug")
 '''
 JSON = {"Content-Type": "application/json"}
-UVICORN = ["uvicorn", "app.main:app", "--port", "PORT", "--log-level", "debug"]
+DEBUG = ("--log-level", "debug")
 KINDS = ["null", "check", "type", "literal", "syntax", "range", "group"]
 
 
@@ -71,7 +71,7 @@ def environment(port: int, app: str = APP, owner: str = OWNER) -> dict[str, str]
 
 
 def requests(url: str) -> list[httpx.Response]:
-    """The answers to requests with secrets, none of which succeeds, and to the probes."""
+    """Return the answers to requests with secrets, all of which fail, and of readiness."""
     headers = {"Authorization": f"Bearer {TOKEN}", "Cookie": f"session={TOKEN}"}
     headers |= {"X-Request-ID": f"{TOKEN} is none"}
     with httpx.Client(base_url=url, headers=headers, params={"token": TOKEN}) as client:
@@ -93,19 +93,21 @@ def requests(url: str) -> list[httpx.Response]:
 
 @pytest.fixture(scope="module")
 def project(baked: Project) -> Project:
-    """With routes that are full of bugs."""
+    """A project with routes that are full of bugs."""
     project = baked.copy(short_directory())
     (project.path / ".env").unlink()
     (project.path / "app" / "bugs.py").write_text(BUGS)
-    project.replace("app/main.py", "from app import ", "from app import bugs, ")
     line = "    app.include_router(health.router)\n"
     project.replace("app/main.py", line, line + line.replace("health", "bugs"))
+    line = "from app.config import "
+    project.replace("app/main.py", line, f"from app import bugs\n{line}")
+    project.run("uv", "sync", "--quiet")
     return project
 
 
 @contextmanager
 def database(project: Project) -> Iterator[int]:
-    """A server that asks for passwords, with the project's roles; yields its port."""
+    """Run a server that asks for passwords, with the project's roles. Yields its port."""
     directory = short_directory()
     access = "local all all trust\nhost all all all scram-sha-256\n"
     roles = (project.path / "roles.sql").read_text()
@@ -116,21 +118,20 @@ def database(project: Project) -> Iterator[int]:
 
 
 def assert_no_secret(*outputs: str) -> None:
-    """All of them, however they are written, hold one word."""
     lines = "\n".join(outputs).splitlines()
     assert [line for line in lines if "s3cret" in line.lower()] == []
 
 
-def test_requests_that_fail(project: Project) -> None:
-    """Before and after the database goes down."""
+def test_failing_requests_show_no_secret(project: Project) -> None:
+    """The requests fail before and after the database goes down."""
     with ExitStack() as stack:
         port = stack.enter_context(database(project))
         migrated = project.uv("alembic", "upgrade", "head", env=environment(port))
-        with serve(project, *UVICORN, env=environment(port)) as served:
-            answers = requests(served.url)
+        with serve(project.path, *DEBUG, env=environment(port)) as server:
+            answers = requests(server.url)
             stack.close()
-            answers += requests(served.url)
-    output = "".join(served.lines)
+            answers += requests(server.url)
+    output = server.log.read_text()
     assert_no_secret(migrated, output, *(f"{a.headers} {a.text}" for a in answers))
     statuses = [answer.status_code for answer in answers]
     assert set(statuses) >= {400, 404, 405, 409, 413, 422, 500, 503}
@@ -144,14 +145,14 @@ def test_requests_that_fail(project: Project) -> None:
         assert part in output
 
 
-def test_a_password_that_is_wrong(project: Project) -> None:
+def test_wrong_password_is_not_shown(project: Project) -> None:
     with database(project) as port:
         variables = environment(port, app=WRONG, owner=WRONG)
-        with serve(project, *UVICORN, env=variables) as served:
-            answers = requests(served.url)
+        with serve(project.path, *DEBUG, env=variables) as server:
+            answers = requests(server.url)
         migrated = project.uv("alembic", "upgrade", "head", env=variables, check=False)
         traceback = project.uv("alembic", "--raiseerr", "current", env=variables, check=False)
-    output = "".join(served.lines)
+    output = server.log.read_text()
     assert "password authentication failed" in output
     assert "password authentication failed" in migrated
     assert "Traceback" in traceback
@@ -166,9 +167,8 @@ def test_a_password_that_is_wrong(project: Project) -> None:
         f"postgresql://127.0.0.1/app?password={quote(WRONG, safe='')}&sslmode=no",
     ],
 )
-def test_a_url_that_is_wrong(project: Project, url: str) -> None:
-    command = [*UVICORN[:2], "--port", "0"]
-    served = project.uv(*command, env={"DATABASE_URL": url}, check=False)
+def test_wrong_url_is_not_shown(project: Project, url: str) -> None:
+    served = project.uv("uvicorn", "app.main:app", env={"DATABASE_URL": url}, check=False)
     migrated = project.uv("alembic", "current", env={"DATABASE_URL_SYNC": url}, check=False)
     assert "DATABASE_URL " in served
     assert "DATABASE_URL_SYNC " in migrated

@@ -1,4 +1,4 @@
-"""What is logged while a server runs the application, and what never is."""
+"""The log of a server that runs the application, and the secrets that it never shows."""
 
 import asyncio
 import json
@@ -10,16 +10,15 @@ from typing import Any
 import pytest
 import structlog
 import uvicorn
-from fastapi import FastAPI
+from fastapi import BackgroundTasks, FastAPI
 from fastapi.exceptions import ResponseValidationError
 from httpx import AsyncClient
 from pydantic import BaseModel, ValidationError
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
-from structlog.stdlib import ProcessorFormatter
 
-from app import logs
+from app.web import logs
 
 SECRET = "hunter2"  # noqa: S105 - that no line may show
 LOGGERS = ["", "uvicorn", "uvicorn.error", "uvicorn.access", "app.access"]
@@ -30,7 +29,7 @@ Serve = Callable[..., Callable[[], list[Line]]]
 
 @pytest.fixture
 def serve(capsys: pytest.CaptureFixture[str]) -> Iterator[Serve]:
-    """`serve(…)`: logging as in uvicorn's process, with its options; what reads the lines."""
+    """`serve(…)`: log as in uvicorn's process with these options. Returns a reader of lines."""
     loggers = [logging.getLogger(name) for name in LOGGERS]
     before = [
         (logger, logger.handlers.copy(), logger.level, logger.propagate, logger.disabled)
@@ -46,7 +45,7 @@ def serve(capsys: pytest.CaptureFixture[str]) -> Iterator[Serve]:
     def configure(**options: Any) -> Callable[[], list[Line]]:
         uvicorn.Config("app.main:app", **options)
         logs.configure()
-        logs.configure()  # once more, as the lifespan does after create_app()
+        logs.configure()  # again, as the lifespan does after create_app()
         return read
 
     yield configure
@@ -73,7 +72,7 @@ def route(app: FastAPI) -> None:
 async def test_each_line_of_a_request_has_its_id(client: AsyncClient, serve: Serve) -> None:
     read = serve()
     await client.get("/log", headers={"x-request-id": "mine"})
-    logging.getLogger("uvicorn.error").error("of the server, when all is done")
+    logging.getLogger("uvicorn.error").error("of the server, after the response")
     lines = read()
     assert [line["logger"] for line in lines] == [
         "standard",
@@ -90,7 +89,7 @@ async def test_each_line_of_a_request_has_its_id(client: AsyncClient, serve: Ser
 
 
 @pytest.mark.usefixtures("route")
-async def test_requests_at_once_keep_their_ids_apart(client: AsyncClient, serve: Serve) -> None:
+async def test_concurrent_requests_keep_their_ids_apart(client: AsyncClient, serve: Serve) -> None:
     read = serve()
     given = [str(number) for number in range(10)]
     await asyncio.gather(
@@ -100,10 +99,10 @@ async def test_requests_at_once_keep_their_ids_apart(client: AsyncClient, serve:
     assert sorted(ids) == sorted(given * 4)
 
 
-async def test_the_next_request_inherits_nothing(
+async def test_next_request_inherits_no_fields(
     app: FastAPI, client: AsyncClient, serve: Serve
 ) -> None:
-    """A pipelined one is run by the task of the one before it."""
+    """The task of a request also runs the pipelined request after it."""
 
     @app.get("/user")
     async def bind() -> None:
@@ -115,7 +114,7 @@ async def test_the_next_request_inherits_nothing(
     assert ["user" in line for line in read()] == [True, False]
 
 
-async def test_a_request_is_one_line_without_its_query(client: AsyncClient, serve: Serve) -> None:
+async def test_request_is_one_line_without_its_query(client: AsyncClient, serve: Serve) -> None:
     read = serve()
     await client.get(f"/nothing%0A%1B%22?token={SECRET}", headers={"authorization": SECRET})
     (line,) = read()
@@ -133,23 +132,61 @@ async def test_a_request_is_one_line_without_its_query(client: AsyncClient, serv
     assert line["client"] == "127.0.0.1"
 
 
-def test_a_requests_line_is_made_as_all_others() -> None:
+async def test_duration_is_in_milliseconds(
+    app: FastAPI, client: AsyncClient, serve: Serve
+) -> None:
+    @app.get("/slow")
+    async def slow() -> None:
+        await asyncio.sleep(0.05)
+
+    read = serve()
+    await client.get("/slow")
+    (line,) = read()
+    assert 50 <= line["duration_ms"] < 5000
+
+
+async def test_background_task_does_not_count_as_duration(
+    app: FastAPI, client: AsyncClient, serve: Serve
+) -> None:
+    """The client has its response before the task begins."""
+
+    @app.get("/later")
+    async def later(tasks: BackgroundTasks) -> None:
+        tasks.add_task(asyncio.sleep, 0.2)
+
+    read = serve()
+    await client.get("/later")
+    (line,) = read()
+    assert line["duration_ms"] < 200
+
+
+async def test_request_without_a_response_is_logged(
+    app: FastAPI, client: AsyncClient, serve: Serve
+) -> None:
+    """For example because the server cancelled it."""
+
+    @app.get("/cancelled")
+    async def cancel() -> None:
+        raise asyncio.CancelledError
+
+    read = serve()
+    with pytest.raises(asyncio.CancelledError):
+        await client.get("/cancelled")
+    (line,) = read()
+    assert line["status"] is None
+    assert line["duration_ms"] > 0
+
+
+def test_fields_of_a_line_win_over_bound_fields() -> None:
     values = {"method": "GET", "path": "/", "status": 200, "duration_ms": 0.1, "client": None}
     record = logging.makeLogRecord({"name": "app.access", "msg": "request", **values})
-    formatter = logs.formatter(in_terminal=False)
-    assert isinstance(formatter, logs.JSONLines)
     with structlog.contextvars.bound_contextvars(request_id="mine", user="é", client="other"):
-        texts = [formatter.format(record), ProcessorFormatter.format(formatter, record)]
-    lines = [json.loads(text) for text in texts]
-    for line in lines:
-        assert line.pop("timestamp").endswith("Z")
-    assert lines[0] == lines[1]
-    assert lines[0]["client"] is None
-    assert lines[0].keys() == {*values, "event", "logger", "level", "request_id", "user"}
+        line = json.loads(logs.formatter(in_terminal=False).format(record))
+    assert line.items() >= {**values, "request_id": "mine", "user": "é"}.items()
 
 
 @pytest.mark.parametrize("path", ["/health/live", "/health/ready"])
-async def test_a_probe_is_no_line(client: AsyncClient, serve: Serve, path: str) -> None:
+async def test_probe_is_not_logged(client: AsyncClient, serve: Serve, path: str) -> None:
     read = serve()
     await client.get(path)
     assert read() == []
@@ -166,7 +203,7 @@ STATEMENTS = {
 
 @pytest.mark.parametrize("statement", STATEMENTS.values(), ids=STATEMENTS.keys())
 @pytest.mark.parametrize("value", [SECRET, f"\n{SECRET}", f"a\n\nb{SECRET}"])
-async def test_a_traceback_shows_no_value(
+async def test_traceback_shows_no_value_of_a_row(
     connection: AsyncConnection, serve: Serve, statement: str, value: str
 ) -> None:
     read = serve()
@@ -185,7 +222,7 @@ class Row(BaseModel):
 
 
 @pytest.mark.parametrize("wrong", [SECRET, [SECRET], {"a": SECRET}])
-def test_a_traceback_shows_no_input(serve: Serve, wrong: object) -> None:
+def test_traceback_shows_no_input(serve: Serve, wrong: object) -> None:
     read = serve()
     with pytest.raises(ValidationError) as error:
         Row.model_validate({"name": wrong})
@@ -196,7 +233,7 @@ def test_a_traceback_shows_no_input(serve: Serve, wrong: object) -> None:
     assert SECRET not in str(lines)
 
 
-def test_a_terminal_shows_the_same_for_people() -> None:
+def test_terminal_gets_readable_text_without_variables() -> None:
     secret = SECRET
     try:
         raise KeyError(len(secret))
@@ -208,7 +245,16 @@ def test_a_terminal_shows_the_same_for_people() -> None:
     assert SECRET not in output
 
 
-def test_the_servers_options_hold_for_all(serve: Serve) -> None:
+def test_copies_of_the_message_are_left_out(serve: Serve) -> None:
+    read = serve()
+    extra = {"color_message": "\x1b[1mStarted\x1b[0m"}
+    logging.getLogger("uvicorn.error").info("Started\n", extra=extra)
+    (line,) = read()
+    assert line.keys() == {"event", "level", "logger", "timestamp"}
+    assert line["event"] == "Started"
+
+
+def test_options_of_the_server_apply_to_every_logger(serve: Serve) -> None:
     read = serve(log_level="warning", access_log=False)
     logging.getLogger("mine").info("no")
     logging.getLogger("uvicorn.error").info("no")
@@ -217,16 +263,18 @@ def test_the_servers_options_hold_for_all(serve: Serve) -> None:
     assert [line["event"] for line in read()] == ["yes"]
 
 
-def test_the_servers_own_line_of_a_request_is_left_out(serve: Serve) -> None:
-    """It has the query, which may hold a token."""
+def test_access_line_of_the_server_is_left_out(serve: Serve) -> None:
+    """It shows the query, which may hold a token."""
     read = serve()
     logging.getLogger("uvicorn.access").info("GET /?token=%s", SECRET)
     assert read() == []
 
 
-def test_debugging_shows_the_probes(serve: Serve) -> None:
-    serve(log_level="debug")
-    assert logging.getLogger("app.access").isEnabledFor(logging.DEBUG)
+async def test_log_level_debug_shows_probes(client: AsyncClient, serve: Serve) -> None:
+    read = serve(log_level="debug")
+    await client.get("/health/live")
+    access = [line for line in read() if line["logger"] == "app.access"]
+    assert [line["path"] for line in access] == ["/health/live"]
 
 
 @pytest.mark.parametrize(
@@ -242,7 +290,7 @@ def test_debugging_shows_the_probes(serve: Serve) -> None:
     ],
     ids=["none", "its own"],
 )
-def test_a_servers_own_configuration_stays(
+def test_log_configuration_of_the_server_stays(
     serve: Serve, caplog: pytest.LogCaptureFixture, config: dict[str, Any] | None
 ) -> None:
     before = logging.getLogger().handlers.copy()
@@ -251,8 +299,8 @@ def test_a_servers_own_configuration_stays(
     assert not structlog.is_configured()
 
 
-def test_others_handlers_stay(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
-    """Those of the tests, or of what reports errors elsewhere."""
+def test_other_handlers_stay(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    """For example the handler of an error tracker."""
     serve()
     logging.getLogger("mine").warning("heard")
     assert "heard" in caplog.text

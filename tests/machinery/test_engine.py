@@ -1,0 +1,412 @@
+"""The engine: its limits, what it survives, and what it leaves behind."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+from asyncpg import InvalidCachedStatementError
+from conftest import settings_for
+from fastapi import FastAPI
+from httpx import AsyncClient
+from sqlalchemy import (
+    URL,
+    BigInteger,
+    Column,
+    Identity,
+    MetaData,
+    NullPool,
+    QueuePool,
+    Table,
+    Text,
+    func,
+    insert,
+    select,
+    text,
+)
+from sqlalchemy import create_engine as create_sync_engine
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from app.database import ConfigurationError, Database, DatabaseUnavailable, create_engine
+from app.database.engine import CONNECT_TIMEOUT, GRACE, KEEPALIVE, connect_arguments
+from app.dependencies import ReadSession, Session
+
+BACKEND = select(func.pg_backend_pid())
+SLOW = select(func.pg_sleep(60))
+PROBES = Table(
+    "pytest_probes",
+    MetaData(),
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("name", Text),
+)
+OTHERS = (
+    "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() "
+    "AND backend_type = 'client backend'"
+)
+POOLED_CONNECTIONS = 3
+
+
+@pytest.fixture
+async def pooled(fresh_url: URL) -> AsyncIterator[AsyncEngine]:
+    """An engine of three connections whose statements may take half a second."""
+    PROBES.create(create_sync_engine(fresh_url, poolclass=NullPool))
+    # asyncpg tells the event loop of each connection that is discarded while it is encrypted.
+    url = fresh_url.update_query_dict({"sslmode": "disable"})
+    settings = settings_for(
+        url,
+        database_pool_size=POOLED_CONNECTIONS,
+        database_statement_timeout_seconds=0.5,
+    )
+    engine = create_engine(settings)
+    yield engine
+    await engine.dispose()
+
+
+@pytest.fixture
+def routes(served_app: FastAPI, pooled: AsyncEngine) -> None:
+    """Routes of `served_app` on `pooled`."""
+    served_app.state.database = Database(pooled)
+
+    @served_app.get("/backend")
+    async def backend(session: ReadSession) -> int:
+        return int((await session.scalars(BACKEND)).one())
+
+    @served_app.get("/slow")
+    async def slow(session: ReadSession) -> None:
+        await session.execute(SLOW)
+
+    @served_app.post("/killed")
+    async def killed(session: Session) -> None:
+        await session.execute(select(func.pg_terminate_backend(func.pg_backend_pid())))
+
+    @served_app.get("/probes")
+    async def probes(session: ReadSession) -> None:
+        await session.execute(select(PROBES))
+
+
+def ask(url: URL, statement: str) -> list[object]:
+    """Run a statement on somebody else's connection. Returns the first column."""
+    engine = create_sync_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        result = connection.execute(text(statement))
+        return list(result.scalars()) if result.returns_rows else []
+
+
+async def end_of(connection: AsyncConnection) -> asyncio.Event:
+    """Return an event that is set when the server has closed the connection."""
+    end = asyncio.Event()
+    driver = (await connection.get_raw_connection()).driver_connection
+    assert driver
+    driver.add_termination_listener(lambda _: end.set())
+    return end
+
+
+# Limits
+
+
+@pytest.mark.parametrize(("given", "size"), [({}, 15), ({"database_pool_size": 4}, 4)])
+def test_pool_is_bounded(worker_url: URL, given: dict[str, int], size: int) -> None:
+    pool = create_engine(settings_for(worker_url, **given)).pool
+    assert isinstance(pool, QueuePool)
+    assert (pool.size(), pool._max_overflow, pool._timeout, pool._recycle) == (size, 0, 5, 1800)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("statement_timeout", "30s"), ("idle_in_transaction_session_timeout", "1min")],
+)
+async def test_server_knows_the_default_limits(engine: AsyncEngine, name: str, value: str) -> None:
+    async with engine.connect() as connection:
+        assert await connection.scalar(text(f"SHOW {name}")) == value
+
+
+@pytest.mark.parametrize(
+    ("seconds", "value"),
+    [(0, "0ms"), (0.0001, "1ms"), (0.25, "250ms"), (1.2341, "1235ms"), (86400, "86400000ms")],
+)
+def test_limit_is_rounded_up_to_milliseconds(worker_url: URL, seconds: float, value: str) -> None:
+    """PostgreSQL takes 0 for no limit."""
+    settings = settings_for(
+        worker_url,
+        database_statement_timeout_seconds=seconds,
+        database_idle_in_transaction_timeout_seconds=seconds,
+    )
+    assert connect_arguments(settings)["server_settings"] == {
+        "statement_timeout": value,
+        "idle_in_transaction_session_timeout": value,
+    }
+
+
+@pytest.mark.parametrize(
+    ("pooler", "seconds", "limit"),
+    [
+        ("none", 30, 30 + GRACE),
+        ("none", 0, None),
+        ("pgbouncer", 30, 30),
+        ("pgbouncer", 0, None),
+    ],
+)
+def test_client_limit_follows_the_statement_timeout(
+    worker_url: URL, pooler: str, seconds: float, limit: float | None
+) -> None:
+    settings = settings_for(
+        worker_url, database_pooler=pooler, database_statement_timeout_seconds=seconds
+    )
+    arguments = connect_arguments(settings)
+    assert arguments["command_timeout"] == limit
+    assert arguments["timeout"] == CONNECT_TIMEOUT
+    assert ("server_settings" in arguments) == (pooler == "none")
+
+
+def test_behind_a_pooler_no_statement_stays_prepared(worker_url: URL) -> None:
+    arguments = connect_arguments(settings_for(worker_url, database_pooler="pgbouncer"))
+    assert arguments["statement_cache_size"] == arguments["prepared_statement_cache_size"] == 0
+
+
+@pytest.mark.parametrize("limit", ["statement", "idle_in_transaction"])
+@pytest.mark.parametrize("value", ["soon", "30s", "-1", "1 -c role=postgres", "2073601", "nan"])
+def test_wrong_limit_is_one_line(worker_url: URL, limit: str, value: str) -> None:
+    name = f"database_{limit}_timeout_seconds"
+    with pytest.raises(ConfigurationError) as error:
+        settings_for(worker_url, **{name: value})
+    assert str(error.value).startswith(f"{name.upper()}: ")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.usefixtures("routes")
+async def test_slow_query_is_504_and_keeps_its_connection(served_client: AsyncClient) -> None:
+    backend = (await served_client.get("/backend")).json()
+    response = await served_client.get("/slow")
+    assert (response.status_code, response.json()["status"]) == (504, 504)
+    assert (await served_client.get("/backend")).json() == backend
+
+
+async def test_server_ends_an_idle_transaction(fresh_url: URL) -> None:
+    settings = settings_for(fresh_url, database_idle_in_transaction_timeout_seconds=0.5)
+    engine = create_engine(settings, poolclass=NullPool)
+    async with engine.connect() as connection:
+        await connection.execute(BACKEND)
+        await asyncio.wait_for((await end_of(connection)).wait(), 10)
+        await connection.invalidate()
+
+
+async def test_behind_a_pooler_the_client_ends_slow_statements(fresh_url: URL) -> None:
+    """Other clients share the server's connection and its settings."""
+    settings = settings_for(
+        fresh_url, database_statement_timeout_seconds=0.05, database_pooler="pgbouncer"
+    )
+    engine = create_engine(settings)
+    for sessions in (Database(engine).sessions, Database(engine).read_sessions):
+        async with sessions() as session:
+            with pytest.raises(DatabaseUnavailable, match=r"^no answer in time$"):
+                await session.execute(SLOW)
+    assert ask(fresh_url, f"SELECT query {OTHERS} AND state = 'active'") == []
+    await engine.dispose()
+
+
+# Lost connections
+
+
+@pytest.mark.usefixtures("routes")
+async def test_connections_closed_by_the_server_are_replaced(
+    served_client: AsyncClient, fresh_url: URL, pooled: AsyncEngine
+) -> None:
+    connections = [await pooled.connect() for _ in range(POOLED_CONNECTIONS)]
+    ends = [await end_of(connection) for connection in connections]
+    for connection in connections:
+        await connection.close()
+    ask(fresh_url, f"SELECT pg_terminate_backend(pid) {OTHERS}")
+    await asyncio.gather(*(end.wait() for end in ends))
+    requests = [served_client.get("/backend") for _ in range(POOLED_CONNECTIONS)]
+    responses = await asyncio.gather(*requests)
+    assert [response.status_code for response in responses] == [200] * POOLED_CONNECTIONS
+
+
+@pytest.mark.usefixtures("routes")
+async def test_connection_lost_in_a_request_is_503_and_the_next_request_works(
+    served_client: AsyncClient,
+) -> None:
+    assert (await served_client.post("/killed")).status_code == 503
+    assert (await served_client.get("/backend")).status_code == 200
+
+
+@pytest.mark.usefixtures("routes")
+async def test_pool_in_use_is_503_and_recovers(
+    served_client: AsyncClient, pooled: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pooled.pool, "_timeout", 0.01)
+    held = [await pooled.connect() for _ in range(POOLED_CONNECTIONS)]
+    response = await served_client.get("/backend")
+    assert (response.status_code, response.json()["detail"]) == (503, "The database is busy.")
+    for connection in held:
+        await connection.close()
+    assert (await served_client.get("/backend")).status_code == 200
+
+
+async def test_silent_server_is_unavailable(
+    worker_url: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.database.engine.CONNECT_TIMEOUT", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        url = worker_url.set(host="127.0.0.1", port=port, query={})
+        engine = create_engine(settings_for(url))
+        with pytest.raises(DatabaseUnavailable, match=r"^no answer in time$"):
+            await engine.connect()
+
+
+async def test_refused_connection_is_unavailable(worker_url: URL) -> None:
+    absent = worker_url.set(database="pytest_absent_test")
+    with pytest.raises(DatabaseUnavailable, match='database "pytest_absent_test" does not exist'):
+        await create_engine(settings_for(absent)).connect()
+
+
+async def test_timeout_discards_every_pooled_connection(
+    fresh_url: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that does not answer on one connection does not answer on the others either."""
+    settings = settings_for(
+        fresh_url, database_statement_timeout_seconds=0.05, database_pooler="pgbouncer"
+    )
+    engine = create_engine(settings)
+    async with engine.connect() as first, engine.connect() as second:
+        before = {await first.scalar(BACKEND), await second.scalar(BACKEND)}
+    async with engine.connect() as connection:
+        with pytest.raises(DatabaseUnavailable):
+            await connection.execute(SLOW)
+    async with engine.connect() as first, engine.connect() as second:
+        after = {await first.scalar(BACKEND), await second.scalar(BACKEND)}
+    assert before.isdisjoint(after)
+    await engine.dispose()
+
+
+async def test_tcp_connection_has_keepalive(worker_url: URL) -> None:
+    """A vanished peer is noticed within a minute."""
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            writer.write(data)
+        writer.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        host = worker_url.query.get("host", worker_url.host)
+        port = worker_url.port or worker_url.query.get("port", 5432)
+        if str(host).startswith("/"):
+            server = await asyncio.open_unix_connection(f"{host}/.s.PGSQL.{port}")
+        else:
+            server = await asyncio.open_connection(str(host), int(str(port)))
+        await asyncio.gather(relay(reader, server[1]), relay(server[0], writer))
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as proxy:
+        port = proxy.sockets[0].getsockname()[1]
+        query = {"sslmode": "disable"}
+        url = worker_url.set(host="127.0.0.1", port=port, query=query)
+        async with create_engine(settings_for(url), poolclass=NullPool).connect() as connection:
+            driver = (await connection.get_raw_connection()).driver_connection
+            assert driver
+            peer = driver._transport.get_extra_info("socket")
+            assert peer.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+            for name in KEEPALIVE.keys() & vars(socket):
+                option = getattr(socket, name)
+                assert peer.getsockopt(socket.IPPROTO_TCP, option) == KEEPALIVE[name]
+    assert KEEPALIVE["TCP_KEEPIDLE"] + 3 * KEEPALIVE["TCP_KEEPINTVL"] <= 60
+
+
+# Cancelled tasks
+
+
+async def write(engine: AsyncEngine) -> None:
+    async with Database(engine).sessions.begin() as session:
+        await session.execute(insert(PROBES).values(name="new").returning(PROBES))
+        await session.execute(BACKEND)
+        await session.rollback()
+
+
+async def read(engine: AsyncEngine) -> None:
+    async with Database(engine).read_sessions() as session:
+        await session.execute(select(PROBES))
+
+
+@pytest.mark.parametrize("use", [write, read])
+async def test_cancelled_task_leaves_nothing_behind(
+    fresh_url: URL, pooled: AsyncEngine, use: Callable[[AsyncEngine], Awaitable[None]]
+) -> None:
+    """At any moment of its first use of the pool, which connects, and of its next one."""
+    for step in range(60):
+        if step % 2:
+            await pooled.dispose()
+        tasks = [asyncio.ensure_future(use(pooled)) for _ in range(POOLED_CONNECTIONS)]
+        await asyncio.sleep(step / 4000)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    pool = pooled.pool
+    assert isinstance(pool, QueuePool)
+    assert pool.checkedout() == 0
+    await asyncio.gather(*(use(pooled) for _ in range(POOLED_CONNECTIONS)))
+    assert ask(fresh_url, f"SELECT state {OTHERS}") == ["idle"] * pool.checkedin()
+
+
+@pytest.mark.usefixtures("routes")
+async def test_cancelled_request_rolls_back(
+    served_app: FastAPI, served_client: AsyncClient, pooled: AsyncEngine, fresh_url: URL
+) -> None:
+    written = asyncio.Event()
+
+    @served_app.post("/wait")
+    async def wait(session: Session) -> None:
+        await session.execute(insert(PROBES).values(name="new"))
+        written.set()
+        await asyncio.Event().wait()
+
+    request = asyncio.create_task(served_client.post("/wait"))
+    await written.wait()
+    request.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await request
+    assert ask(fresh_url, "SELECT id FROM pytest_probes") == []
+    assert isinstance(pooled.pool, QueuePool)
+    assert pooled.pool.checkedout() == 0
+
+
+# Migrations under a running application
+
+
+@pytest.mark.parametrize("use", [write, read])
+async def test_added_or_dropped_column_is_not_noticed(
+    fresh_url: URL, pooled: AsyncEngine, use: Callable[[AsyncEngine], Awaitable[None]]
+) -> None:
+    for change in "ADD pytest_note text", "DROP pytest_note":
+        await use(pooled)
+        ask(fresh_url, f"ALTER TABLE pytest_probes {change}")
+    await use(pooled)
+
+
+@pytest.mark.usefixtures("routes")
+async def test_changed_column_type_is_one_503_per_connection(
+    served_client: AsyncClient, fresh_url: URL
+) -> None:
+    """asyncpg keeps statements prepared, and PostgreSQL refuses one whose columns have changed."""
+    assert (await served_client.get("/probes")).status_code == 200
+    ask(fresh_url, "ALTER TABLE pytest_probes ALTER id TYPE int")
+    response = await served_client.get("/probes")
+    assert (response.status_code, response.headers["retry-after"]) == (503, "1")
+    assert (await served_client.get("/probes")).status_code == 200
+
+
+async def test_changed_column_type_ends_the_transaction(
+    fresh_url: URL, pooled: AsyncEngine
+) -> None:
+    await read(pooled)
+    async with Database(pooled).sessions() as session:
+        await session.execute(insert(PROBES).values(name="kept"))
+        await session.commit()
+        await session.execute(BACKEND)  # begins a transaction that holds no lock on the table
+        ask(fresh_url, "ALTER TABLE pytest_probes ALTER id TYPE int")
+        with pytest.raises(DBAPIError) as error:
+            await session.execute(select(PROBES))
+    assert error.value.orig
+    assert isinstance(error.value.orig.__cause__, InvalidCachedStatementError)
+    assert ask(fresh_url, "SELECT name FROM pytest_probes") == ["kept"]
+    await read(pooled)

@@ -1,0 +1,66 @@
+"""Readiness where the schema's revision is missing, unreadable or slow to come."""
+
+import asyncio
+
+import pytest
+from fastapi import FastAPI
+from httpx import AsyncClient
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+
+from app.web import health
+
+
+async def test_live_is_documented_and_answers(app: FastAPI, client: AsyncClient) -> None:
+    assert "/health/live" in app.openapi()["paths"]
+    response = await client.get("/health/live")
+    assert (response.status_code, response.json()) == (200, {"status": "live"})
+
+
+@pytest.mark.parametrize("sql", ["DELETE FROM alembic_version", "DROP TABLE alembic_version"])
+async def test_not_ready_before_the_first_revision(
+    client: AsyncClient, connection: AsyncConnection, sql: str
+) -> None:
+    await connection.execute(text(sql))
+    response = await client.get("/health/ready")
+    assert response.status_code == 503
+    assert response.headers["content-type"] == "application/problem+json"
+    assert "alembic upgrade head" in response.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "ALTER TABLE alembic_version RENAME version_num TO other",
+        "CREATE ROLE pytest_stranger; GRANT USAGE ON SCHEMA public TO pytest_stranger;"
+        "SET LOCAL ROLE pytest_stranger",
+    ],
+    ids=["other column", "other role"],
+)
+async def test_not_ready_where_the_revision_cannot_be_read(
+    client: AsyncClient,
+    connection: AsyncConnection,
+    caplog: pytest.LogCaptureFixture,
+    sql: str,
+) -> None:
+    for statement in sql.split(";"):
+        await connection.execute(text(statement))
+    response = await client.get("/health/ready")
+    assert response.status_code == 503
+    assert response.json()["detail"] == "The table alembic_version cannot be read."
+    assert "The table alembic_version cannot be read: " in caplog.text
+
+
+async def test_not_ready_while_the_database_does_not_answer(
+    client: AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def hang(session: AsyncSession) -> set[str]:
+        await asyncio.Event().wait()
+        return set()
+
+    monkeypatch.setattr(health, "applied_revisions", hang)
+    monkeypatch.setattr(health, "TIMEOUT", 0.01)
+    response = await client.get("/health/ready")
+    assert response.status_code == 503
+    assert response.json()["detail"] == "The database did not answer in 0.01 seconds."
+    assert response.headers["retry-after"] == "1"

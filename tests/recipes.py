@@ -1,13 +1,13 @@
-"""The recipes of the generated README, on a table that somebody writes to all the while.
+"""Perform the recipes of docs/migrations.md on a table that another connection writes to.
 
-Run by a generated project's Python inside `uv run dev`, for all recipes or those named:
+Runs with the Python of a generated project, in `uv run dev`, for all recipes or the named ones:
 
-    python recipes.py stall ROWS [RECIPE …]      how long the writer waits for each step
-    python recipes.py naive ROWS [RECIPE …]      the same for what one would write without them
-    python recipes.py interrupt ROWS [RECIPE …]  stop each step everywhere, and run it again
+    python recipes.py stall ROWS [RECIPE ...]      measure how long the writer waits
+    python recipes.py naive ROWS [RECIPE ...]      the same for the plain operation
+    python recipes.py interrupt ROWS [RECIPE ...]  stop after each statement, and run again
 
-Prints a line of JSON for each, with `error` in it if the migration or the writer failed, or if
-a row or the schema was not as it should be.
+Prints one line of JSON per recipe. It has the key `error` if the migration or the writer failed,
+or if a row or the schema is wrong afterwards.
 """
 
 import json
@@ -44,84 +44,101 @@ depends_on = None
 
 {body}
 '''
+BODY = """def upgrade() -> None:
+    {}
 
-# What a recipe takes for granted: another recipe, by its name, or the body of a revision.
+
+def downgrade() -> None:
+    {}
+"""
+
+ENUM = "Remove a value from an enum"
+# The part of the enum's revision that the recipe leaves out, as autogenerate writes it.
+ENUM_UPGRADE = """\
+    op.drop_constraint(op.f("ck_items_status_447fc8fc"), "items", type_="check", if_exists=True)
+    op.drop_constraint(op.f("ck_items_status_2ac2aa21"), "items", type_="check", if_exists=True)
+    op.create_check_constraint(
+        op.f("ck_items_status_2ac2aa21"),
+        "items",
+        "status IN ('draft', 'done')",
+        postgresql_not_valid=True,
+    )
+"""
+ENUM_DOWNGRADE = """
+
+def downgrade() -> None:
+    op.drop_constraint(op.f("ck_items_status_2ac2aa21"), "items", type_="check", if_exists=True)
+    op.drop_constraint(op.f("ck_items_status_447fc8fc"), "items", type_="check", if_exists=True)
+    op.create_check_constraint(
+        op.f("ck_items_status_447fc8fc"),
+        "items",
+        "status IN ('draft', 'done', 'archived')",
+        postgresql_not_valid=True,
+    )
+    with op.get_context().autocommit_block():
+        op.execute("ALTER TABLE items VALIDATE CONSTRAINT ck_items_status_447fc8fc")
+"""
+
+# The recipe or the body of a revision that comes before a recipe.
 BEFORE = {
     "Make a column NOT NULL": "Backfill in batches",
-    "Add a value to an enum": """
-def upgrade() -> None:
-    status = sa.Enum(
-        "draft", "done", name="status", native_enum=False, length=None, create_constraint=True
+    ENUM: BODY.format(
+        """status = sa.Enum(
+        *("draft", "done", "archived"),
+        name="status",
+        native_enum=False,
+        length=None,
+        create_constraint=True,
     )
     op.add_column("items", sa.Column("status", status, server_default="draft", nullable=False))
-
-
-def downgrade() -> None:
-    op.drop_column("items", "status")
-""",
+    op.execute("UPDATE items SET status = 'archived' WHERE id % 1000 = 0")""",
+        'op.drop_column("items", "status")',
+    ),
 }
-# Recipes for which all descriptions are NULL at first, and none at last.
-EMPTY = {"Backfill in batches", "Make a column NOT NULL"}
-# The column that the writer knows while each of a recipe's revisions comes or goes.
+# These recipes find only NULL in the column and leave none.
+FROM_NULL = {"Backfill in batches", "Make a column NOT NULL"}
+# The column that the writer uses while each revision of a recipe is applied or reverted.
 WRITTEN = {"Rename a column": ["description", "summary"]}
-# What new code does between the way up and the way down.
-BETWEEN = {"Add a value to an enum": "UPDATE items SET status = 'archived' WHERE id % 1000 = 0"}
-# Recipes that stop nobody while they wait, and so may wait for longer than for a lock.
-PATIENT = {"Add an index"}
-# What would be written without the recipe.
+# This recipe blocks nobody while it waits, so it waits longer than for a table's lock.
+NO_LOCK_TIMEOUT = {"Add an index"}
 NAIVE = {
-    "Backfill in batches": """
-def upgrade() -> None:
-    op.execute("UPDATE items SET description = '' WHERE description IS NULL")
-
-
-def downgrade() -> None:
-    pass
-""",
-    "Make a column NOT NULL": """
-def upgrade() -> None:
-    op.alter_column("items", "description", nullable=False)
-
-
-def downgrade() -> None:
-    op.alter_column("items", "description", nullable=True)
-""",
-    "Add a foreign key": """
-def upgrade() -> None:
-    op.add_column("items", sa.Column("parent_id", sa.BigInteger()))
-    op.create_foreign_key(
-        op.f("fk_items_parent_id_items"), "items", "items", ["parent_id"], ["id"]
-    )
-
-
-def downgrade() -> None:
-    op.drop_column("items", "parent_id")
-""",
-    "Add an index": """
-def upgrade() -> None:
-    op.create_index(op.f("ix_items_created_at"), "items", ["created_at"])
-
-
-def downgrade() -> None:
-    op.drop_index(op.f("ix_items_created_at"), "items")
-""",
+    "Backfill in batches": BODY.format(
+        """op.execute("UPDATE items SET description = '' WHERE description IS NULL")""", "pass"
+    ),
+    "Make a column NOT NULL": BODY.format(
+        'op.alter_column("items", "description", nullable=False)',
+        'op.alter_column("items", "description", nullable=True)',
+    ),
+    "Add a foreign key": BODY.format(
+        """op.add_column("items", sa.Column("parent_id", sa.BigInteger()))
+    op.create_foreign_key("fk_items_parent_id_items", "items", "items", ["parent_id"], ["id"])""",
+        'op.drop_column("items", "parent_id")',
+    ),
+    "Add an index": BODY.format(
+        'op.create_index("ix_items_created_at", "items", ["created_at"])',
+        'op.drop_index("ix_items_created_at", "items")',
+    ),
 }
 
 
-def read_recipes(readme: Path) -> dict[str, list[str]]:
-    """The recipes by name, each as the bodies of its revisions."""
-    section = readme.read_text(encoding="utf-8").split("\n## Recipes for a busy table\n")[1]
+def read_recipes(page: Path) -> dict[str, list[str]]:
+    """Return the bodies of each recipe's revisions, by the recipe's heading."""
+    section = page.read_text(encoding="utf-8").split("\n## Recipes for a busy table\n")[1]
     recipes = {}
     for part in section.split("\n## ")[0].split("\n### ")[1:]:
         name, prose = part.split("\n", 1)
         (code,) = re.findall(r"```python\n(.*?)```", prose, re.DOTALL)
         common, *bodies = re.split(r"# (?:First|Second) revision\n", code)
         recipes[name] = [common + body for body in bodies] or [common]
+    (excerpt,) = recipes[ENUM]
+    complete, number = re.subn(r"    \.\.\.  # as generated.*\n", ENUM_UPGRADE, excerpt)
+    assert number == 1, f"{ENUM} does not say where the generated lines go"
+    recipes[ENUM] = [complete + ENUM_DOWNGRADE]
     return recipes
 
 
 def write_revisions(versions: Path, down: str, bodies: list[str]) -> list[str]:
-    """Write revisions that follow `down` and each other; their names."""
+    """Write a chain of revisions that follows `down`, and return their names."""
     names = []
     for body in bodies:
         name = f"recipe_{len(list(versions.glob('*.py')))}"
@@ -132,49 +149,46 @@ def write_revisions(versions: Path, down: str, bodies: list[str]) -> list[str]:
 
 
 class Items:
-    """The table, and for each row the text that it must hold.
+    """The table, and the text that each row must hold: the description, by any column name."""
 
-    The text is the description, by whatever name.
-    """
-
-    def __init__(self, engine: Engine, rows: int, empty: bool) -> None:
+    def __init__(self, engine: Engine, rows: int, null: bool) -> None:
         self.engine = engine
         self.rows = rows
         self.numbers = count()
         fill = """
             INSERT INTO items (name, description, created_at)
-            SELECT n, CASE WHEN NOT :empty THEN 'seed ' || n END, now() - random() * interval '1y'
+            SELECT n, CASE WHEN NOT :null THEN 'seed ' || n END, now() - random() * interval '1y'
             FROM generate_series(1, :rows) AS n
         """
         with engine.begin() as connection:
-            connection.execute(text(fill), {"rows": rows, "empty": empty})
-            # Where autovacuum is at work, ALTER TABLE waits, and the writer with it, until it
-            # gives way after deadlock_timeout: a second that is no recipe's.
+            connection.execute(text(fill), {"rows": rows, "null": null})
+            # ALTER TABLE waits a second for autovacuum, and the writer waits behind it. The
+            # recipe does not cause that wait.
             connection.execute(text("ALTER TABLE items SET (autovacuum_enabled = false)"))
             connection.execute(text("ANALYZE items"))
         self.texts = self.read("description")
 
     def read(self, column: str) -> dict[int, str | None]:
+        query = "SELECT id, {} FROM items"
         with self.engine.connect() as connection:
-            query = "SELECT id, {} FROM items"
-            return {row.id: row[1] for row in connection.execute(text(query.format(column)))}
+            return {row[0]: row[1] for row in connection.execute(text(query.format(column)))}
 
     def columns(self) -> list[str]:
-        """Those that hold the text."""
+        """Return the columns that hold the text."""
         query = "SELECT attname FROM pg_attribute WHERE attrelid = 'items'::regclass"
         with self.engine.connect() as connection:
             return sorted({"description", "summary"} & set(connection.scalars(text(query))))
 
     def check(self) -> None:
-        """Every row is there with what was last written to it; NULL may be filled."""
+        """Compare every row with the last write to it. NULL may have been filled."""
         for column in self.columns():
             found = self.read(column)
             assert found.keys() == self.texts.keys()
             wrong = {key for key in found if (found[key] or "") != (self.texts[key] or "")}
-            assert not wrong, f"{column} of {len(wrong)} rows, such as {min(wrong)}"
+            assert not wrong, f"{column} is wrong in {len(wrong)} rows, such as {min(wrong)}"
 
     def write(self, connection: Connection, column: str) -> None:
-        """Insert a row, or change an old one."""
+        """Insert a row or update an old one, in turn."""
         number = next(self.numbers)
         if number % 2:
             query = "INSERT INTO items (name, {}) VALUES (:text, :text) RETURNING id"
@@ -185,7 +199,7 @@ class Items:
         self.texts[connection.execute(text(query.format(column)), values).scalar_one()] = new
 
     def write_to_all(self) -> None:
-        """Write as old and new code do side by side."""
+        """Write as old and new code do at the same time."""
         columns = self.columns()
         with self.engine.begin() as connection:
             for _ in range(10):
@@ -194,8 +208,8 @@ class Items:
 
     @contextmanager
     def written_to(self, column: str) -> Iterator[list[float]]:
-        """Write all the while, one statement at a time: the moments when one was done."""
-        moments: list[float] = []
+        """Write in another thread. Yields the times at which a statement was done."""
+        times: list[float] = []
         started, stop = Event(), Event()
 
         def write() -> None:
@@ -204,7 +218,7 @@ class Items:
                 with engine.connect() as connection:
                     while not stop.is_set():
                         self.write(connection, column)
-                        moments.append(time.perf_counter())
+                        times.append(time.perf_counter())
                         started.set()
             finally:
                 started.set()
@@ -213,11 +227,11 @@ class Items:
             writer = pool.submit(write)
             started.wait()
             try:
-                yield moments
+                yield times
             finally:
-                moments.append(time.perf_counter())
+                times.append(time.perf_counter())
                 stop.set()
-            writer.result()  # its failure is ours
+            writer.result()  # raises the writer's error
 
 
 SCHEMA = text("""
@@ -237,27 +251,28 @@ SCHEMA = text("""
 
 
 def schema(items: Items) -> set[str]:
-    """The table's columns, constraints, indexes and triggers, and all functions."""
+    """Return the table's columns, constraints, indexes and triggers, and all functions."""
     with items.engine.connect() as connection:
         return set(connection.scalars(SCHEMA))
 
 
 def difference(before: set[str], after: set[str]) -> list[str]:
-    lines = [f"-{line}" for line in before - after] + [f"+{line}" for line in after - before]
-    return sorted(lines)
+    return sorted(
+        [f"-{line}" for line in before - after] + [f"+{line}" for line in after - before]
+    )
 
 
 def measure(items: Items, config: Config, recipe: str, path: list[str]) -> dict[str, object]:
-    """Up the path of revisions and down again while somebody writes.
+    """Apply and revert the revisions while another connection writes.
 
-    `stalls` holds, for each step, the longest time in milliseconds without a write.
+    `stalls` is the longest time without a write during each step, in milliseconds.
     """
     stalls = []
 
     def step(move: Callable[[Config, str], None], to: str, column: str) -> None:
-        with items.written_to(column) as moments:
+        with items.written_to(column) as times:
             move(config, to)
-        longest = max(later - earlier for earlier, later in pairwise(sorted(moments)))
+        longest = max(later - earlier for earlier, later in pairwise(sorted(times)))
         stalls.append(round(1000 * longest, 1))
         items.write_to_all()
         items.check()
@@ -267,10 +282,7 @@ def measure(items: Items, config: Config, recipe: str, path: list[str]) -> dict[
     for name, column in zip(path[1:], columns, strict=True):
         step(command.upgrade, name, column)
     changes = difference(before, schema(items))
-    assert recipe not in EMPTY or None not in items.read("description").values()
-    if recipe in BETWEEN:
-        with items.engine.begin() as connection:
-            connection.execute(text(BETWEEN[recipe]))
+    assert recipe not in FROM_NULL or None not in items.read("description").values()
     for name, column in zip(path[-2::-1], reversed(columns), strict=True):
         step(command.downgrade, name, column)
     assert difference(before, schema(items)) == []
@@ -278,12 +290,12 @@ def measure(items: Items, config: Config, recipe: str, path: list[str]) -> dict[
 
 
 class StoppedError(Exception):
-    """A migration ends here."""
+    """The migration was stopped on purpose."""
 
 
 @contextmanager
 def stopped_after(number: int) -> Iterator[None]:
-    """End the migration after so many statements that name the table."""
+    """Stop the migration after this number of statements that name the table."""
     numbers = count(1)
 
     def stop(connection: object, cursor: object, statement: str, *_: object) -> None:
@@ -298,7 +310,7 @@ def stopped_after(number: int) -> Iterator[None]:
 
 
 def stop_everywhere(move: Callable[[], None]) -> None:
-    """Stop after one statement, after two and so on, until it comes to its end."""
+    """Stop after one statement, after two and so on, until the migration reaches its end."""
     for number in count(1):
         try:
             with stopped_after(number):
@@ -316,9 +328,9 @@ CANCEL = text("""
 
 
 def cancel_in_the_middle(items: Items, move: Callable[[], None]) -> BaseException | None:
-    """Cancel the statement that waits for a transaction, which changed one row.
+    """Cancel the statement that waits for the transaction of another connection.
 
-    It waits for longer than a lock timeout of `PATIENT` recipes would let it.
+    The statement waits for longer than the lock timeout of a `NO_LOCK_TIMEOUT` recipe.
     """
     with ThreadPoolExecutor() as pool, items.engine.connect() as other:
         row = {"id": items.rows // 2}
@@ -332,13 +344,13 @@ def cancel_in_the_middle(items: Items, move: Callable[[], None]) -> BaseExceptio
 
 
 def interrupt(items: Items, config: Config, recipe: str, path: list[str]) -> dict[str, object]:
-    """Up the path of revisions and down again, stopped everywhere.
+    """Apply and revert the revisions, and stop them after each statement.
 
-    `left` and `filled` say what the first interruption left behind: the difference in the
-    schema, and how many of the descriptions that were NULL are filled.
+    `left` and `filled` describe the state after the first interruption: the difference in the
+    schema, and the number of descriptions that were NULL and are filled.
     """
-    if recipe in PATIENT:
-        os.environ["MIGRATION_LOCK_TIMEOUT"] = "1ms"
+    if recipe in NO_LOCK_TIMEOUT:
+        os.environ["MIGRATION_LOCK_TIMEOUT_SECONDS"] = "0.001"
     before = schema(items)
 
     def step(move: Callable[[Config, str], None], to: str) -> dict[str, object]:
@@ -349,7 +361,7 @@ def interrupt(items: Items, config: Config, recipe: str, path: list[str]) -> dic
         left = {"left": difference(before, schema(items)), "filled": texts.count("")}
         stop_everywhere(moving)
         items.check()
-        return {"error": "nothing was waited for"} if error is None else left
+        return {"error": "no statement waited"} if error is None else left
 
     first, *_ = [step(command.upgrade, name) for name in path[1:]]
     changes = difference(before, schema(items))
@@ -359,22 +371,22 @@ def interrupt(items: Items, config: Config, recipe: str, path: list[str]) -> dic
     return {"changes": changes, **first}
 
 
-def carry_out(mode: str, rows: int, recipe: str) -> dict[str, object]:
-    """In a new database and a copy of the project's revisions."""
-    ini = Path(os.environ["ALEMBIC_CONFIG"])
-    recipes = read_recipes(ini.with_name("README.md"))
+def perform(mode: str, rows: int, recipe: str) -> dict[str, object]:
+    """Perform a recipe in a new database and in a copy of the project's revisions."""
+    root = Path(os.environ["ALEMBIC_CONFIG"]).parent
+    recipes = read_recipes(root / "docs" / "migrations.md")
     before = BEFORE.get(recipe)
     earlier = recipes.get(before, [before]) if before else []
     own = [NAIVE[recipe]] if mode == "naive" else recipes[recipe]
     with new_database() as engine, TemporaryDirectory() as directory:
         scripts = Path(directory) / "alembic"
-        shutil.copytree(ini.with_name("alembic"), scripts)
+        shutil.copytree(root / "alembic", scripts)
         names = write_revisions(scripts / "versions", FIRST_REVISION, earlier + own)
         path = [FIRST_REVISION, *names][len(earlier) :]
-        config = Config(ini)
+        config = Config(root / "alembic.ini")
         config.set_main_option("script_location", str(scripts))
         command.upgrade(config, FIRST_REVISION)
-        items = Items(engine, rows, recipe in EMPTY)
+        items = Items(engine, rows, recipe in FROM_NULL)
         command.upgrade(config, path[0])
         run = interrupt if mode == "interrupt" else measure
         return run(items, config, recipe, path)
@@ -382,7 +394,7 @@ def carry_out(mode: str, rows: int, recipe: str) -> dict[str, object]:
 
 @contextmanager
 def new_database() -> Iterator[Engine]:
-    """A database beside the one that `dev` has, and the one that Alembic finds."""
+    """Create a database on the server of `uv run dev`, and make it Alembic's database."""
     server = make_url(os.environ["DATABASE_URL_SYNC"]).set(username="postgres")
     url = server.set(database=f"recipe_{os.getpid()}")
     environment = os.environ.copy()
@@ -400,10 +412,10 @@ def new_database() -> Iterator[Engine]:
 
 
 def main(mode: str, rows: str, *chosen: str) -> None:
-    readme = Path(os.environ["ALEMBIC_CONFIG"]).with_name("README.md")
-    for recipe in chosen or (NAIVE if mode == "naive" else read_recipes(readme)):
+    page = Path(os.environ["ALEMBIC_CONFIG"]).with_name("docs") / "migrations.md"
+    for recipe in chosen or (NAIVE if mode == "naive" else read_recipes(page)):
         try:
-            result = carry_out(mode, int(rows), recipe)
+            result = perform(mode, int(rows), recipe)
         except Exception:
             result = {"error": traceback.format_exc()}
         print(json.dumps({"recipe": recipe, **result}), flush=True)

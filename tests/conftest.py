@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -229,14 +229,14 @@ def baked(cookies_session: Cookies) -> Project:
     return bake_with(cookies_session, {})
 
 
-def interpreters(but_this: bool = False) -> list[str]:
+def interpreters(but_this: bool = False, minors: Iterable[int] = range(11, 15)) -> list[str]:
     """Each Python from 3.11 on that this machine has: on PATH, or kept by pyenv.
 
     All other tests of generated projects run on this one.
     """
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
     found = {}
-    for minor in range(11, 15):
+    for minor in minors:
         if but_this and minor == sys.version_info.minor:
             continue
         candidates = [

@@ -19,7 +19,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 VARIABLES = {
-    *("DATABASE_URL", "DATABASE_URL_SYNC", "SHUTDOWN_DELAY"),
+    *("DATABASE_URL", "DATABASE_URL_SYNC", "SHUTDOWN_DELAY_SECONDS"),
     *("APP_OWNER_PASSWORD", "APP_PASSWORD"),
 }
 QUESTIONS = json.loads((TEMPLATE / "cookiecutter.json").read_text(encoding="utf-8"))

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import TEMPLATE, matrix, user_environment
+from conftest import TEMPLATE, Project, commit, matrix, user_environment
 
 GUIDE = (TEMPLATE / ".github" / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
@@ -33,13 +33,11 @@ def perform(repository: Path, with_table: bool = True) -> None:
 
     makefile = repository / "{{cookiecutter.project_slug}}" / "Makefile"
     makefile.write_text(content, encoding="utf-8")
-    for name in ("pre_gen_project.py", "post_gen_project.py"):
-        hook = repository / "hooks" / name
-        text = hook.read_text(encoding="utf-8")
-        text = text.replace(" Dockerfile README.md", " Dockerfile Makefile README.md")
-        if with_table:
-            text = re.sub(r"^OPTIONAL: .*$", rf"\g<0>\n    {row.strip()}", text, flags=re.M)
-        hook.write_text(text, encoding="utf-8")
+    hooks = Project(repository / "hooks")
+    hooks.replace("pre_gen_project.py", " Dockerfile README.md", " Dockerfile Makefile README.md")
+    if with_table:
+        table = "OPTIONAL: dict[tuple[str, object], str] = {"
+        hooks.replace("post_gen_project.py", table, f"{table}\n    {row.strip()}")
     subprocess.run(["git", "add", "--all"], cwd=repository, check=True)
 
 
@@ -99,6 +97,7 @@ def test_what_was_not_chosen_is_dropped_and_the_users_own_stays(
     makefile = target / "my-api" / "Makefile"
     assert not makefile.exists()
     makefile.write_text("mine:\n")
+    commit(target / "my-api")
     subprocess.run([*command, "-f"], cwd=target, env=user_environment(), check=True)
     assert makefile.read_text() == "mine:\n"
 

@@ -1,8 +1,9 @@
 """What is generated, file by file."""
 
-import ast
 import json
 import re
+import shutil
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -15,12 +16,15 @@ from conftest import (
     Bake,
     Project,
     choices,
+    commit,
     faults,
     findings,
+    interpreters,
     matrix,
     optional_files,
     tracked,
 )
+from cookiecutter.environment import StrictEnvironment
 
 JINJA = re.compile(r"(?<!\$)\{\{|\{%|\{#")  # `${{ }}` is of a workflow, which is copied
 
@@ -37,11 +41,14 @@ def test_each_choice_gives_exactly_its_files_and_env(
 ) -> None:
     project = bake(**answers)
     come = {
-        n for (o, v), names in post_gen_project.OPTIONAL.items() if answers[o] == v for n in names
+        name
+        for (question, answer), names in post_gen_project.OPTIONAL.items()
+        if answers[question] == answer
+        for name in names.split()
     }
     expected = tracked(PROJECT_DIRECTORY) - optional_files() | come
     assert files(project.path) == expected | {".env"}
-    assert faults(project.path, **answers) == []
+    assert faults(project.path) == []
     assert findings(project.path) == []
     left = [
         name for name in files(project.path) if JINJA.search((project.path / name).read_text())
@@ -61,23 +68,35 @@ def test_every_choice_brings_files_and_no_files_come_without_one() -> None:
         assert value in choices()[option]
 
 
-def test_the_hook_verifies_exactly_the_files_of_the_template() -> None:
-    assert set(post_gen_project.OWNED) == tracked(PROJECT_DIRECTORY)
-    assert pre_gen_project.OWNED == post_gen_project.OWNED
+def test_the_hooks_know_exactly_the_files_of_the_template() -> None:
+    assert set(pre_gen_project.FILES) == tracked(PROJECT_DIRECTORY)
+    assert len(pre_gen_project.FILES) == len(set(pre_gen_project.FILES))
+    assert {*optional_files(), post_gen_project.FIRST_REVISION} <= set(pre_gen_project.FILES)
 
 
-def test_the_hook_asks_a_kept_file_for_what_the_templates_own_has(baked: Project) -> None:
-    about = tomllib.loads((baked.path / "pyproject.toml").read_text())
-    listed = about["project"]["dependencies"] + about["dependency-groups"]["dev"]
-    assert set(post_gen_project.REQUIREMENTS) == {re.split(">=", name)[0] for name in listed}
-    tree = ast.parse((baked.path / "tests" / "conftest.py").read_text())
-    fixtures = {
-        node.name
-        for node in tree.body
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-        and any("fixture" in ast.unparse(decorator) for decorator in node.decorator_list)
-    }
-    assert set(post_gen_project.FIXTURES) == fixtures
+OLDEST = interpreters(minors=[8])
+
+
+@pytest.mark.skipif(not OLDEST, reason="no Python 3.8")
+def test_the_hooks_run_on_the_oldest_python_that_cookiecutter_supports(tmp_path: Path) -> None:
+    """Over files that were there before, where all of their code runs."""
+    project = tmp_path / "my-api"
+    shutil.copytree(PROJECT_DIRECTORY, project)
+    first = project / post_gen_project.FIRST_REVISION
+    mine = first.with_name("mine.py")
+    shutil.move(first, tmp_path / "first")
+    mine.write_text("revision = 'aaa'\ndown_revision = None\n")
+    commit(project)
+    answers = {"project_name": "A", "project_slug": "a", "description": "A"}
+    answers |= {name: values[0] for name, values in choices().items()}
+    for name in ("pre_gen_project.py", "post_gen_project.py"):
+        environment = StrictEnvironment(context={"cookiecutter": answers})
+        source = environment.from_string((TEMPLATE / "hooks" / name).read_text())
+        (tmp_path / name).write_text(source.render(cookiecutter=answers))
+        if name.startswith("post"):
+            shutil.move(tmp_path / "first", first)
+        subprocess.run([OLDEST[0], str(tmp_path / name)], cwd=project, check=True)
+    assert post_gen_project.read_history(project)[first] == ("1f0c5e7a9b3d", {"aaa"})
 
 
 def test_files_that_people_read_as_code_hold_no_jinja() -> None:

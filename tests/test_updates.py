@@ -55,7 +55,7 @@ def test_cruft_update_brings_the_template_and_leaves_the_users(
     cruft(project.path, "update", "--skip-apply-ask", "--checkout", "v2")
 
     assert list(project.path.rglob("*.rej")) == []
-    assert "TIMEOUT = 7" in (project.path / "app" / "health.py").read_text()
+    assert "-- Second release.\n" in (project.path / "roles.sql").read_text()
     assert "structlog>=25.2.0" in (project.path / "pyproject.toml").read_text()
     assert (project.path / "app" / "clock.py").is_file()
     assert not (project.path / "tests" / "test_health.py").exists()

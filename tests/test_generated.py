@@ -56,29 +56,6 @@ def test_the_suite_refuses_a_database_that_is_not_for_tests(copied: Project) -> 
     assert "Traceback" not in output
 
 
-def test_a_table_is_added_in_four_steps(copied: Project) -> None:
-    """The code and the commands of the generated README."""
-    readme = (copied.path / "README.md").read_text()
-    code = readme.split("```python\n")[1].split("```")[0]
-    model = "\n".join(line.removeprefix("   ") for line in code.splitlines()).strip() + "\n"
-    (copied.path / "app" / "models" / "user.py").write_text(model)
-
-    for commands in readmes.take(readmes.GENERATED, "Add a table"):
-        copied.run("sh", "-euc", commands)
-
-    (revision,) = (copied.path / "alembic" / "versions").glob("*_create_users_*.py")
-    text = revision.read_text()
-    assert revision.name[:2] == "20"
-    assert 'op.create_table(\n        "users"' in text
-    assert text.split("def downgrade")[0].count("op.") - text.count("op.f(") == 1
-    assert "nothing to do" not in text
-    copied.uv("ruff", "format", "--check")
-    copied.uv("ruff", "check")
-    columns = copied.uv("dev", "psql", "-Atc", "SELECT * FROM users")
-    assert columns == ""
-    assert " passed" in copied.uv("pytest", "-q", "-k", "migration or model or health")
-
-
 def test_a_model_that_is_defined_elsewhere_is_named(copied: Project) -> None:
     (copied.path / "app" / "items" / "tables.py").write_text(
         "from sqlalchemy.orm import Mapped, mapped_column\n\n"
@@ -97,36 +74,6 @@ def test_a_model_that_drifts_from_the_migrations_fails_the_suite(copied: Project
     )
     output = copied.uv("pytest", "-q", "tests/test_migrations.py", check=False)
     assert " failed" in output
-
-
-@pytest.mark.exhaustive
-def test_the_example_can_be_removed(copied: Project) -> None:
-    """By the recipe of the generated README, also after it was in use."""
-    copied.uv("dev", "alembic", "upgrade", "head")
-    copied.uv("dev", "alembic", "downgrade", "base")
-    for pattern in (
-        "app/items/*",
-        "app/models/item.py",
-        "alembic/versions/*",
-        "tests/test_items.py",
-    ):
-        for path in copied.path.glob(pattern):
-            path.unlink()
-    (copied.path / "app" / "items").rmdir()
-    main = copied.path / "app" / "main.py"
-    lines = main.read_text().splitlines(keepends=True)
-    main.write_text("".join(line for line in lines if "items" not in line))
-
-    assert " passed" in copied.uv("pytest", "-q")
-    copied.uv("ruff", "check")
-    copied.uv("mypy")
-    script = "import asyncio, httpx, app.main as m\n"
-    script += "async def main():\n    async with m.lifespan(m.app), httpx.AsyncClient("
-    script += "transport=httpx.ASGITransport(m.app), base_url='http://x') as c:\n"
-    script += "        print((await c.get('/health/ready')).status_code, "
-    script += "(await c.get('/items')).status_code)\nasyncio.run(main())"
-    copied.uv("dev", "alembic", "upgrade", "head")
-    assert copied.uv("dev", "python", "-c", script).split() == ["200", "404"]
 
 
 @pytest.mark.exhaustive

@@ -1,5 +1,6 @@
-"""The generated project's README, docs and AGENTS.md: their commands, word for word."""
+"""The generated project's README, docs and AGENTS.md: their commands, names and paths."""
 
+import json
 import re
 import subprocess
 import sys
@@ -7,7 +8,154 @@ from pathlib import Path
 
 import pytest
 import readmes
-from conftest import TEMPLATE, user_environment
+from conftest import TEMPLATE, Project, user_environment
+from readmes import AGENTS, DEPLOY, GENERATED, MIGRATIONS
+
+PAGES = [GENERATED, AGENTS, DEPLOY, MIGRATIONS]
+
+
+def inline_code(text: str) -> list[str]:
+    """Return the code spans of a page, without its code blocks."""
+    prose = re.sub(r"^( *)```.*?^\1```", "", text, flags=re.DOTALL | re.MULTILINE)
+    return re.findall(r"`([^`]+)`", prose)
+
+
+def run_blocks(project: Project, blocks: list[str]) -> str:
+    """Run shell blocks in the project, and return their output."""
+    return "".join(project.run("sh", "-euc", block).stdout for block in blocks)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_page_is_generated(baked: Project, page: str) -> None:
+    text = (baked.path / page.removeprefix(f"{readmes.PRODUCT}/")).read_text("utf-8")
+    assert text.startswith("# ")
+    assert "cookiecutter" not in text
+
+
+# Created by a command of the page, or examples.
+LATER = {".postgres/", "app/models/note.py", "app/models/user.py", "app/notes/schemas.py"}
+LATER |= {"backend/", "uv.lock"}
+FILES = re.compile(r"\.?[\w-]+(/[\w.-]+)*(/|\.(py|md|sql|toml|ini|yaml|lock))|\.\w+(\.\w+)?")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_paths_exist(baked: Project, page: str) -> None:
+    text = readmes.read(page)
+    tree = "".join(readmes.fenced(text, "")).splitlines()
+    named = {*inline_code(text), *(line.split()[0] for line in tree if line)}
+    paths = {name for name in named if FILES.fullmatch(name)} - LATER
+    assert [path for path in paths if not (baked.path / path).exists()] == []
+
+
+def test_agents_table_names_code_that_exists(baked: Project) -> None:
+    """Each name of a row is defined or used in a file of the row."""
+    rows = re.findall(r"^\| (.*) \| (.*) \|$", readmes.sections(AGENTS)["Where things go"], re.M)
+    assert len(rows) > 8
+    for _, place in rows[2:]:
+        spans = inline_code(place)
+        paths = [baked.path / span for span in spans if FILES.fullmatch(span)]
+        files = [file for path in paths for file in [path, *path.glob("*.py")] if file.is_file()]
+        assert files, place
+        source = "".join(file.read_text("utf-8") for file in files)
+        for name in (span for span in spans if not FILES.fullmatch(span)):
+            assert re.search(rf"\b{name.rpartition('.')[2]}\b", source), f"{name} in {place}"
+
+
+def test_agents_commands_are_those_of_the_readme() -> None:
+    """Other tests run the README's."""
+    (commands,) = readmes.take(AGENTS)
+    suite, lint = readmes.blocks(GENERATED, "")[1:3]
+    assert commands == lint + suite
+
+
+def test_agents_md_is_short() -> None:
+    """A limit that the issue set: a longer file is not read."""
+    assert len(readmes.read(AGENTS).splitlines()) <= 60
+
+
+DEFAULTS = """
+import json
+from app.config import Settings
+from app.database.settings import MigrationSettings
+fields = Settings.model_fields | MigrationSettings.model_fields
+print(json.dumps({name.upper(): field.get_default() for name, field in fields.items()
+                  if not name.startswith("database_url")}, default=str))
+"""
+
+
+@pytest.mark.slow
+def test_settings_table_has_every_setting_with_its_default(installed: Project) -> None:
+    output = installed.run("uv", "run", "--quiet", "python", "-c", DEFAULTS).stdout
+    expected = {
+        name: ",".join(value) if isinstance(value, list) else str(value)
+        for name, value in json.loads(output).items()
+    }
+    rows = re.findall(r"^\| `(\w+)` \|(.*?)\|", readmes.sections(DEPLOY)["Settings"], re.M)
+    table = {name: default.strip(" `") for name, default in rows}
+    urls = {name: table.pop(name) for name in ("DATABASE_URL", "DATABASE_URL_SYNC")}
+    assert set(urls.values()) == {"from the other URL"}
+    assert table == expected
+
+
+@pytest.mark.slow
+def test_table_is_added_and_the_example_removed(copied: Project) -> None:
+    code, *_ = readmes.fenced(readmes.sections(GENERATED)["Add a table"], "python")
+    (copied.path / "app" / "models" / "user.py").write_text(code)
+    run_blocks(copied, readmes.take(GENERATED, "Add a table"))
+    (revision,) = (copied.path / "alembic" / "versions").glob("*_create_users_*.py")
+    upgrade = revision.read_text().split("def downgrade")[0]
+    assert re.findall(r"\bop\.(\w+)\(\n? *", upgrade.replace("op.f(", "")) == ["create_table"]
+    assert copied.uv("dev", "psql", "-Atc", "SELECT * FROM users") == ""
+
+    run_blocks(copied, readmes.take(GENERATED, "Remove the example"))
+    (revision,) = (copied.path / "alembic" / "versions").glob("*_drop_items_*.py")
+    drop, confirmed = (
+        span
+        for span in inline_code(readmes.sections(GENERATED)["Remove the example"])
+        if span.startswith("op.")
+    )
+    output = copied.uv("pytest", "-q", "tests/test_migrations.py", check=False)
+    assert "ban-drop-table" in output  # the confirmation is needed
+    copied.replace(f"alembic/versions/{revision.name}", drop, confirmed)
+    run_blocks(copied, readmes.blocks(GENERATED, "")[1:3])
+    copied.uv("dev", "sh", "-euc", "alembic upgrade head && alembic check")
+
+
+def add_feature(project: Project, name: str) -> None:
+    """Follow "Add a feature" word for word, with `name` for its `note`."""
+
+    def renamed(text: str) -> str:
+        return text.replace("note", name).replace("Note", name.title())
+
+    copy, check = map(renamed, readmes.take(GENERATED, "Add a feature"))
+    run_blocks(project, [copy])
+    spans = inline_code(readmes.sections(GENERATED)["Add a feature"])
+    for line, start in (
+        ("from app.notes", "from app.items"),
+        ("app.include_router(notes", "    app.include_router(items"),
+    ):
+        (added,) = [renamed(span) for span in spans if span.startswith(line)]
+        main = (project.path / "app" / "main.py").read_text()
+        (beside,) = [each for each in main.splitlines() if each.startswith(start)]
+        indent = beside[: len(beside) - len(beside.lstrip())]
+        project.replace("app/main.py", beside, f"{beside}\n{indent}{added}")
+    assert " passed" in run_blocks(project, [check])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["note", pytest.param("customer", marks=pytest.mark.exhaustive)])
+def test_feature_is_added(copied: Project, name: str) -> None:
+    add_feature(copied, name)
+    (revision,) = (copied.path / "alembic" / "versions").glob(f"*_create_{name}s_*.py")
+    assert f'"{name}s"' in revision.read_text()
+    run_blocks(copied, readmes.blocks(GENERATED, "")[2:3])
+    copied.uv("dev", "sh", "-euc", "alembic upgrade head && alembic check")
+    changed = [
+        p
+        for p in (copied.path / "app" / f"{name}s").glob("*.py")
+        if "item" in p.read_text().lower().replace(".items()", "")
+    ]
+    assert changed == []
 
 
 @pytest.mark.slow

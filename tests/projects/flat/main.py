@@ -1,15 +1,23 @@
 """Makes the tables at its start, as many a project without migrations does."""
 
 import asyncio
-import os
 
+from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 
+from config import settings
 from models import Base, Customer, Order, Status
 
 
 async def main() -> None:
-    engine = create_async_engine(os.environ["DATABASE_URL"])
+    url = URL.create(
+        "postgresql+asyncpg",
+        settings.db_user,
+        settings.db_password,
+        settings.db_host,
+        database=settings.db_name,
+    )
+    engine = create_async_engine(url)
     async with engine.begin() as connection:
         await connection.run_sync(Base.metadata.create_all)
     async with async_sessionmaker(engine).begin() as session:

@@ -1,0 +1,4 @@
+from .base import Base
+from .customer import Customer
+
+__all__ = ["Base", "Customer"]

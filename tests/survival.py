@@ -147,8 +147,7 @@ def half_open(stage: Stage, clients: int = 8, rounds: int = 2) -> Outcome:
     with proxy(stage.port) as between:
         port = str(between.server_address[1])
         url = stage.urls["DATABASE_URL"].replace(str(stage.port), port)
-        settings = {"DATABASE_URL": url, "DATABASE_STATEMENT_TIMEOUT_SECONDS": "1"}
-        with stage.serve(**settings) as server:
+        with stage.serve(DATABASE_URL=url, DATABASE_STATEMENT_TIMEOUT_SECONDS="1") as server:
             with under_load(server.url, clients) as load:
                 load.wait_for(200)
                 between.stall()
@@ -199,9 +198,10 @@ def exhausted(stage: Stage, more: int = 5) -> Outcome:
 def overtime(stage: Stage, count: int = 3) -> Outcome:
     """Queries take longer than the statement timeout."""
     faults = []
-    settings = {"DATABASE_STATEMENT_TIMEOUT_SECONDS": "0.5", "DATABASE_POOL_SIZE": str(count)}
     backends = CONNECTIONS.format("array_agg(pid ORDER BY pid)")
-    with stage.serve(**settings) as server:
+    with stage.serve(
+        DATABASE_STATEMENT_TIMEOUT_SECONDS="0.5", DATABASE_POOL_SIZE=str(count)
+    ) as server:
         asyncio.run(get_pages(server.url, count))
         with stage.locked():
             answers = asyncio.run(get_pages(server.url, count))
@@ -295,7 +295,7 @@ def migrated(stage: Stage, times: int = 1) -> Outcome:
 
 
 def rolling(stage: Stage, workers: int = 1, times: int = 1) -> Outcome:
-    """Replicas are replaced behind a balancer: a new one is ready, then SIGTERM ends an old one."""
+    """Replicas are replaced behind a balancer: the new one is ready, then SIGTERM ends the old."""
     faults = []
 
     def replica(stack: ExitStack) -> Server:
@@ -341,8 +341,8 @@ def pooled(stage: Stage, total: int, prepared: int) -> Outcome:
         settings = ""
     with pgbouncer(stage.directory, stage.port, 4, settings) as port:
         url = stage.urls["DATABASE_URL"].replace(str(stage.port), str(port))
-        given = {"DATABASE_URL": f"{url}?application_name=app", "DATABASE_POOLER": "pgbouncer"}
-        with stage.serve(workers=3, **given) as server:
+        url += "?application_name=app"
+        with stage.serve(workers=3, DATABASE_URL=url, DATABASE_POOLER="pgbouncer") as server:
             load = Load(server.url, 24)
             asyncio.run(load.run(total))
             stage.alembic("check")  # over the direct connection

@@ -1,4 +1,4 @@
-"""The life of a served project: its start, its memory, clients that do nothing."""
+"""A served project over time: its start, its memory, idle clients."""
 
 import re
 import resource
@@ -14,7 +14,8 @@ from itertools import pairwise
 from pathlib import Path
 
 from measure import compare, report, run
-from speed import HERE, REQUESTS, SECONDS, Server, found, in_turns, prepare, served
+from serving import Server
+from speed import HERE, REQUESTS, SECONDS, found, in_turns, prepare, serve_application
 
 IDLE = 1000
 POOL = 15  # connections of one worker
@@ -38,9 +39,9 @@ def memory(project: Path, requests: int = 200_000) -> None:
     prepare(project)
     answered, failed = 0, 0
     samples: list[tuple[int, float, int]] = []
-    with served(project, "app.main:app") as server:
-        url = f"http://127.0.0.1:{server.port}"
-        command = ["wrk", "-t1", "-c16", f"-d{SECONDS}s", "-s", str(HERE / "mixed.lua"), url]
+    with serve_application(project, "app.main:app") as server:
+        script = str(HERE / "mixed.lua")
+        command = ["wrk", "-t1", "-c16", f"-d{SECONDS}s", "-s", script, server.url]
         while answered < requests:
             with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as wrk:
                 time.sleep(SECONDS / 2)
@@ -66,14 +67,14 @@ def memory(project: Path, requests: int = 200_000) -> None:
 
 
 def idle(project: Path) -> None:
-    """Requests a second and memory beside 1,000 connections on which nothing is sent."""
+    """Requests a second and memory beside 1,000 idle connections."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 2 * IDLE)), hard))
     prepare(project)
     flags = ("--timeout-keep-alive", "3600")
     with (
-        served(project, "app.main:app", *flags) as beside,
-        served(project, "app.main:app", *flags) as alone,
+        serve_application(project, "app.main:app", *flags) as beside,
+        serve_application(project, "app.main:app", *flags) as alone,
     ):
         before = beside.process.memory_info().rss
         with idling(beside) as clients:
@@ -90,7 +91,7 @@ def idle(project: Path) -> None:
 
 @contextmanager
 def idling(server: Server) -> Iterator[list[HTTPConnection]]:
-    """Clients that have asked once and keep their connections."""
+    """Open connections with one request each, and keep them open."""
     with ExitStack() as stack:
         clients = [HTTPConnection("127.0.0.1", server.port) for _ in range(IDLE)]
         for client in clients:
@@ -102,7 +103,7 @@ def idling(server: Server) -> Iterator[list[HTTPConnection]]:
 
 
 def ask(client: HTTPConnection) -> bool:
-    """Whether the connection is there still."""
+    """Tell whether the connection still works."""
     kept = client.sock
     try:
         client.request("GET", "/health/live")
@@ -112,8 +113,3 @@ def ask(client: HTTPConnection) -> bool:
 
 
 BENCHMARKS = [startup, memory, idle]
-
-
-if __name__ == "__main__":
-    benchmark = {benchmark.__name__: benchmark for benchmark in BENCHMARKS}[sys.argv[1]]
-    benchmark(Path(sys.argv[2]), *map(int, sys.argv[3:]))

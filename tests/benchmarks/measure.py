@@ -1,4 +1,4 @@
-"""What the benchmarks share."""
+"""Helpers of the benchmarks."""
 
 import os
 import shutil
@@ -12,23 +12,25 @@ from collections.abc import Callable
 from pathlib import Path
 
 TEMPLATE = Path(__file__).resolve().parents[2]
+sys.path.append(str(TEMPLATE / "tests"))  # benchmarks share helpers with the tests
+
 COOKIECUTTER = [sys.executable, "-m", "cookiecutter", "--no-input"]
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
 
 
 def generate(directory: Path, template: Path) -> Path:
-    """A new default project in `directory`, made in a process of its own."""
+    """Generate a default project in `directory`, in another process."""
     shutil.rmtree(directory / "my-api", ignore_errors=True)
     run([*COOKIECUTTER, "--output-dir", str(directory), str(template)], TEMPLATE)
     return directory / "my-api"
 
 
-def inside(work: Path, benchmark: Callable[[Path], None]) -> None:
-    """Call it with a project inside `uv run dev`, where URLs name the same database."""
-    project = generate(work, TEMPLATE)
-    script = benchmark.__code__.co_filename
-    command = ["uv", "run", "--quiet", "dev", sys.executable, script, benchmark.__name__]
-    subprocess.run([*command, str(project)], cwd=project, env=ENVIRONMENT, check=True)
+def install(directory: Path) -> Path:
+    """Generate a default project in `directory`, with its environment and without `.env`."""
+    project = generate(directory, TEMPLATE)
+    (project / ".env").unlink()
+    run(["uv", "sync", "--quiet"], project)
+    return project
 
 
 def compare(
@@ -39,9 +41,9 @@ def compare(
     limit: float,
     rounds: int = 15,
 ) -> None:
-    """The medians of `first` and `second`, run in turns, and their ratio.
+    """Run two actions in turns. Print the medians of their times, and report the ratio.
 
-    What takes part of its time to prepare returns the seconds that count.
+    An action whose time includes a preparation returns the seconds that count.
     """
     times: tuple[list[float], list[float]] = ([], [])
     for _ in range(rounds):

@@ -1,9 +1,8 @@
-"""Alembic in a generated project: beside the stock env.py, in a race, and as it grows."""
+"""Alembic in a generated project: compared with the stock env.py, in a race, and growing."""
 
 import os
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -37,7 +36,7 @@ PER_MIGRATION = ", transaction_per_migration=True"
 
 
 def write_revisions(versions: Path, number: int, bodies: tuple[str, str] = SMALL) -> str:
-    """Write `number` revisions after the first, in place of those written before: the last."""
+    """Replace the revisions after the first one by `number` others. Returns the last one."""
     for path in versions.glob("small_*.py"):
         path.unlink()
     down = FIRST_REVISION
@@ -50,7 +49,7 @@ def write_revisions(versions: Path, number: int, bodies: tuple[str, str] = SMALL
 
 
 def alembics(project: Path) -> tuple[list[str], list[str]]:
-    """The command with this project's env.py, and with the stock one and the same revisions."""
+    """Return the command with this project's env.py, and with the stock one on a copy."""
     alembic = str(project / ".venv" / "bin" / "alembic")
     stock = project.parent / "stock"
     if not stock.exists():
@@ -63,11 +62,8 @@ def alembics(project: Path) -> tuple[list[str], list[str]]:
     versions = stock / "migrations" / "versions"
     shutil.rmtree(versions)
     shutil.copytree(project / "alembic" / "versions", versions)
-    return [alembic, "-c", str(project / "alembic.ini")], [
-        alembic,
-        "-c",
-        str(stock / "alembic.ini"),
-    ]
+    ours, others = ([alembic, "-c", str(path / "alembic.ini")] for path in (project, stock))
+    return ours, others
 
 
 def alembic_current(project: Path) -> None:
@@ -88,8 +84,8 @@ def alembic_current(project: Path) -> None:
 def thousand_revisions(project: Path) -> None:
     """`alembic upgrade head` through 1,000 small revisions ÷ stock env.py (at most 1.25).
 
-    Beside the stock one as it is, in one transaction, with one for each revision: waiting for
-    the disk as often is no overhead of ours.
+    The stock env.py uses one transaction for all. The fair comparison is with one for each
+    revision, since the disk takes part of the time.
     """
     write_revisions(project / "alembic" / "versions", 1000)
     ours, stock = alembics(project)
@@ -107,7 +103,7 @@ def thousand_revisions(project: Path) -> None:
 
 
 def upgrade_from_nothing(alembic: list[str], project: Path) -> float:
-    """The seconds that it takes, without those to empty the database."""
+    """Return the seconds of the upgrade, without those of emptying the database."""
     empty_database(project)
     start = time.perf_counter()
     run([*alembic, "upgrade", "head"], project)
@@ -119,7 +115,7 @@ def empty_database(project: Path) -> None:
 
 
 def race(project: Path) -> None:
-    """Six `alembic upgrade head` at once with an index built concurrently, 20 rounds (0 fail)."""
+    """Six `alembic upgrade head` at once, with CREATE INDEX CONCURRENTLY, 20 rounds (0 fail)."""
     last = write_revisions(project / "alembic" / "versions", 1, CONCURRENT)
     alembic, _ = alembics(project)
     failures = repeated = invalid = 0
@@ -144,9 +140,9 @@ def race(project: Path) -> None:
 
 
 def growth(name: str, seconds: Callable[[int], float]) -> None:
-    """Seconds for 10, 100 and 1,000; what each of the last 900 takes ÷ each of the 90 before.
+    """Report the time of each of the last 900 of 1,000 ÷ the time of each from 11 to 100.
 
-    The best of three for the small ones, which are little more than a start.
+    The small numbers, mostly the start of Python, are the best of three.
     """
     few, some = (min(seconds(number) for _ in range(3)) for number in (10, 100))
     many = seconds(1000)
@@ -155,7 +151,7 @@ def growth(name: str, seconds: Callable[[int], float]) -> None:
 
 
 def history(project: Path) -> None:
-    """The test pack of migrations with 10, 100 and 1,000 revisions (linear or better)."""
+    """tests/test_migrations.py with 10, 100 and 1,000 revisions (linear or better)."""
 
     def seconds(number: int) -> float:
         write_revisions(project / "alembic" / "versions", number)
@@ -203,6 +199,3 @@ def tables(project: Path) -> None:
 
 
 BENCHMARKS = [alembic_current, thousand_revisions, race, history, tables]
-
-if __name__ == "__main__":
-    {benchmark.__name__: benchmark for benchmark in BENCHMARKS}[sys.argv[1]](Path(sys.argv[2]))

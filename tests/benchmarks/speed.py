@@ -1,19 +1,16 @@
-"""Requests to a served project, beside the same answers from less."""
+"""Requests to a served project, compared with applications that do less."""
 
 import os
 import re
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-import psutil
-from measure import answers, report_ratio, run
+from measure import report_ratio, run
+from serving import Server, serve
 
 HERE = Path(__file__).parent
 REQUESTS = {"a page of 50": "/items", "one by key": "/items/1", "create": "/items"}
@@ -24,58 +21,30 @@ SECONDS = 3
 
 
 @dataclass
-class Server:
-    """uvicorn with an application on `port`."""
-
-    process: psutil.Process
-    port: int
-
-    def cpu(self) -> float:
-        """Seconds of processor time so far, its workers' included."""
-        family = [self.process, *self.process.children(recursive=True)]
-        return sum(sum(process.cpu_times()[:2]) for process in family)
-
-
-@dataclass
 class Load:
-    """What wrk saw: requests in a second, also of processor time, and latencies in ms."""
+    """Results of wrk: requests a second, requests a second of processor time, latencies in ms."""
 
     rate: float
     per_cpu: float
     percentiles: dict[str, float]
 
 
-@contextmanager
-def served(project: Path, application: str, *flags: str) -> Iterator[Server]:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = int(listener.getsockname()[1])
-    command = [".venv/bin/python", "-m", "uvicorn", application, "--port", str(port), *flags]
-    process = psutil.Popen(
-        command,
-        cwd=project,
-        env=os.environ | {"PYTHONPATH": str(HERE)},  # where the others are
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        while not answers(f"http://127.0.0.1:{port}/items?limit=1"):
-            if process.poll() is not None:
-                sys.exit(f"{application} did not start")
-            time.sleep(0.05)
-        yield Server(process, port)
-    finally:
-        process.terminate()
-        process.wait()
+def serve_application(
+    project: Path, application: str, *flags: str, workers: int = 1
+) -> AbstractContextManager[Server]:
+    """Serve an application of the project or of this directory."""
+    env = os.environ | {"PYTHONPATH": str(HERE)}
+    command = ("uvicorn", application, "--port=PORT")
+    return serve(project, *flags, command=command, env=env, workers=workers)
 
 
 def load(server: Server, path: str, script: str = "", connections: int = 16) -> Load:
-    """Drive `server` with wrk."""
+    """Send requests with wrk."""
     options = ["-t1", f"-c{connections}", f"-d{SECONDS}s", "--latency"]
     if script:
         options += ["-s", str(HERE / script)]
     before = server.cpu()
-    url = f"http://127.0.0.1:{server.port}{path}"
-    said = subprocess.check_output(["wrk", *options, url], text=True)
+    said = subprocess.check_output(["wrk", *options, server.url + path], text=True)
     if "Non-2xx" in said or "Socket errors" in said:
         sys.exit(f"{path}: {said}")
     requests = int(found(r"(\d+) requests in", said))
@@ -96,7 +65,7 @@ def found(pattern: str, text: str) -> str:
 
 
 def in_turns(script: str, **urls: tuple[Server, str]) -> dict[str, list[Load]]:
-    """Several loads of each server and path, one after the other."""
+    """Load each server and path several times, in turns."""
     loads: dict[str, list[Load]] = {name: [] for name in urls}
     for _ in range(ROUNDS):
         for name, (server, path) in urls.items():
@@ -105,7 +74,7 @@ def in_turns(script: str, **urls: tuple[Server, str]) -> dict[str, list[Load]]:
 
 
 def prepare(project: Path, rows: int = 1000) -> None:
-    """Make the table, with items 1 to `rows`."""
+    """Create the table, with items 1 to `rows`."""
     run(["alembic", "upgrade", "head"], project)
     items = "INSERT INTO items (name, description) SELECT 'item ' || n, 'description ' || n"
     series = f"FROM generate_series(1, {rows}) AS n"
@@ -119,16 +88,14 @@ def speed(project: Path) -> None:
     for server, flags in FLAGS.items():
         print(f"\n{server}: requests/s; of processor time; ms, 50 % and 99 %; both rates ÷ floor")
         with (
-            served(project, "app.main:app", *flags) as ours,
-            served(project, "direct:app", *flags) as direct,
-            served(project, "usual:app", *flags) as usual,
-            served(project, "floor:app", *flags) as floor,
+            serve_application(project, "app.main:app", *flags) as ours,
+            serve_application(project, "usual:app", *flags) as usual,
+            serve_application(project, "floor:app", *flags) as floor,
         ):
             for kind, path in REQUESTS.items():
                 loads = in_turns(
                     "create.lua" if kind == "create" else "",
                     generated=(ours, path),
-                    direct=(direct, f"/direct{path}"),
                     usual=(usual, path),
                     constant=(usual, f"/constant{path}"),
                     floor=(floor, path),
@@ -137,7 +104,7 @@ def speed(project: Path) -> None:
 
 
 def show(kind: str, loads: dict[str, list[Load]]) -> None:
-    """Medians of each, the rates also as a part of the floor's."""
+    """Print the medians, and the rates divided by the floor's."""
     rates = {name: median(load.rate for load in those) for name, those in loads.items()}
     per_cpu = {name: median(load.per_cpu for load in those) for name, those in loads.items()}
     for name, those in loads.items():
@@ -145,17 +112,15 @@ def show(kind: str, loads: dict[str, list[Load]]) -> None:
         figures = f"{rates[name]:7.0f} {per_cpu[name]:7.0f} {half:6.1f} {most:6.1f}"
         ratios = f"{rates[name] / rates['floor']:6.2f} {per_cpu[name] / per_cpu['floor']:5.2f}"
         print(f"{kind:13} {name:9} {figures} {ratios}")
-    for name in ("generated", "direct"):
-        report_ratio(f"{kind}, {name} ÷ floor", rates[name] / rates["floor"], AT_LEAST[kind])
-    report_ratio(f"{kind}, direct ÷ generated", rates["direct"] / rates["generated"], 1.5)
+    report_ratio(f"{kind} ÷ floor", rates["generated"] / rates["floor"], AT_LEAST[kind])
 
 
 def workers(project: Path) -> None:
     """Requests a second of 1 worker and of 2, which share the machine with wrk."""
     prepare(project)
     with (
-        served(project, "app.main:app") as one,
-        served(project, "app.main:app", "--workers", "2") as two,
+        serve_application(project, "app.main:app") as one,
+        serve_application(project, "app.main:app", workers=2) as two,
     ):
         loads = in_turns("", one=(one, "/items"), two=(two, "/items"))
     rates = [median(load.rate for load in those) for those in loads.values()]
@@ -165,7 +130,7 @@ def workers(project: Path) -> None:
 def pages(project: Path) -> None:
     """The first page of 1,000,000 rows and the last (equal)."""
     prepare(project, rows=1_000_000)
-    with served(project, "app.main:app") as server:
+    with serve_application(project, "app.main:app") as server:
         loads = in_turns("", first=(server, "/items"), last=(server, "/items?after=999900"))
     first, last = (median(load.rate for load in those) for those in loads.values())
     print(f"first page {first:.0f}/s, last page {last:.0f}/s")
@@ -173,7 +138,3 @@ def pages(project: Path) -> None:
 
 
 BENCHMARKS = [speed, workers, pages]
-
-
-if __name__ == "__main__":
-    {benchmark.__name__: benchmark for benchmark in BENCHMARKS}[sys.argv[1]](Path(sys.argv[2]))

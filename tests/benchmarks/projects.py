@@ -1,0 +1,77 @@
+"""A default project: its generation, its first response, its tests, its recipes."""
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from measure import ENVIRONMENT, TEMPLATE, answers, compare, generate, install, report, run
+
+
+def generation(work: Path) -> None:
+    """Cookiecutter with the hooks ÷ the same files without them (at most 1.25)."""
+    bare, product = work / "bare", "{{cookiecutter.project_slug}}"
+    shutil.copytree(TEMPLATE / product, bare / product)
+    shutil.copy(TEMPLATE / "cookiecutter.json", bare)
+    compare(
+        "with hooks",
+        lambda: generate(work / "a", TEMPLATE),
+        "without",
+        lambda: generate(work / "b", bare),
+        limit=1.25,
+    )
+
+
+def first_response(work: Path) -> None:
+    """Seconds from `cookiecutter` to the first 200 from /items (at most 15)."""
+    start = time.perf_counter()
+    project = generate(work, TEMPLATE)
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    command = ["uv", "run", "--quiet", "dev", "--port", str(port)]
+    server = subprocess.Popen(command, cwd=project, env=ENVIRONMENT)
+    try:
+        while not answers(f"http://127.0.0.1:{port}/items"):
+            if server.poll() is not None or time.perf_counter() - start > 60:
+                sys.exit("the application did not answer")
+            time.sleep(0.02)
+        report("first 200 from /items", time.perf_counter() - start, 15, "s")
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def suite(work: Path) -> None:
+    """Seconds of the generated project's test suite (at most 15)."""
+    project = install(work)
+    for options in ([], ["-n", "2"]):
+        start = time.perf_counter()
+        run(["uv", "run", "--quiet", "pytest", "-q", *options], project)
+        report(" ".join(["pytest", *options]), time.perf_counter() - start, 15, "s")
+
+
+def recipes(work: Path) -> None:
+    """A writer's longest stall in each recipe for migrations, 1,000,000 rows (at most 250 ms)."""
+    project = generate(work, TEMPLATE)
+    for mode in ("naive", "stall"):
+        script = ["python", str(TEMPLATE / "tests" / "recipes.py"), mode, "1000000"]
+        command = ["uv", "run", "--quiet", "dev", *script]
+        with subprocess.Popen(
+            command, cwd=project, env=ENVIRONMENT, stdout=subprocess.PIPE
+        ) as process:
+            for line in process.stdout or ():
+                result = json.loads(line)
+                if "error" in result:
+                    sys.exit(result["error"])
+                longest = max(result["stalls"])
+                if mode == "naive":
+                    print(f"{result['recipe']}, without it: {longest} ms")
+                else:
+                    report(result["recipe"], longest, 250, "ms")
+
+
+BENCHMARKS = [generation, first_response, suite, recipes]

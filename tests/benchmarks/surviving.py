@@ -1,0 +1,65 @@
+"""Faults of the database, migrations and restarts while clients send requests."""
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+import survival as scenarios
+from load import Stage, stage
+from measure import install
+from survival import Outcome
+
+
+def survival(work: Path) -> None:
+    """Requests sent, failed and lost during faults of the database, migrations and SIGTERM."""
+    play(
+        work,
+        {
+            "restart fast": lambda stage: scenarios.restart(stage, "fast", 5, 0.8),
+            "restart immediate": lambda stage: scenarios.restart(stage, "immediate", 5, 0.8),
+            "half-open connections": lambda stage: scenarios.half_open(stage, 16, 2),
+            "pool exhausted": lambda stage: scenarios.exhausted(stage, 50),
+            "statement timeout": scenarios.overtime,
+            "clients that leave": scenarios.abandoned,
+            "migrations": lambda stage: scenarios.migrated(stage, 5),
+            "SIGTERM": lambda stage: scenarios.rolling(stage, times=5),
+            "SIGTERM, two workers": lambda stage: scenarios.rolling(stage, 2, times=5),
+        },
+    )
+
+
+def pgbouncer(work: Path) -> None:
+    """Requests that fail of 20,000 through PgBouncer, with and without prepared statements (0)."""
+    play(
+        work,
+        {
+            "without prepared statements": lambda stage: scenarios.pooled(stage, 20_000, 0),
+            "with prepared statements": lambda stage: scenarios.pooled(stage, 20_000, 200),
+        },
+    )
+
+
+def play(work: Path, chosen: dict[str, Callable[[Stage], Outcome]]) -> None:
+    """Play each scenario on a server of its own, and exit with 1 if one breaks a promise."""
+    work.chmod(0o755)  # for the account that runs PostgreSQL
+    project = install(work)
+    found: list[str] = []
+    for title, scenario in chosen.items():
+        with tempfile.TemporaryDirectory() as place:
+            try:
+                with stage(project, Path(place)) as prepared:
+                    counts, faults = scenario(prepared)
+            except pytest.skip.Exception as reason:
+                counts, faults = str(reason), []
+            except (AssertionError, subprocess.SubprocessError, psutil.Error) as error:
+                counts, faults = "broken off", [repr(error)]
+        found += faults
+        print(f"{title}: {counts}", *faults[:5], sep="\n  BROKEN: ", flush=True)
+    sys.exit(bool(found))
+
+
+BENCHMARKS = [survival, pgbouncer]

@@ -1,13 +1,16 @@
 """Readiness where the schema's revision is missing, unreadable or slow to come."""
 
 import asyncio
+from pathlib import Path
 
 import pytest
+from alembic.script import ScriptDirectory
 from fastapi import FastAPI
 from httpx import AsyncClient
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
+from app.database import migrations
 from app.web import health
 
 
@@ -64,3 +67,26 @@ async def test_not_ready_while_the_database_does_not_answer(
     assert response.status_code == 503
     assert response.json()["detail"] == "The database did not answer in 0.01 seconds."
     assert response.headers["retry-after"] == "1"
+
+
+@pytest.mark.parametrize(("revision", "status"), [("first", 503), ("second", 200), ("third", 200)])
+async def test_ready_at_the_newest_of_several_revisions_or_above(
+    client: AsyncClient,
+    connection: AsyncConnection,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    revision: str,
+    status: int,
+) -> None:
+    """This code knows `first` and `second`."""
+    versions = tmp_path / "versions"
+    versions.mkdir()
+    (versions / "first.py").write_text("revision = 'first'\ndown_revision = None\n")
+    (versions / "second.py").write_text("revision = 'second'\ndown_revision = 'first'\n")
+    monkeypatch.setattr(migrations, "script_directory", lambda: ScriptDirectory(str(tmp_path)))
+    await connection.execute(text("DELETE FROM alembic_version"))
+    await connection.execute(text("INSERT INTO alembic_version VALUES (:r)"), {"r": revision})
+    response = await client.get("/health/ready")
+    assert response.status_code == status
+    state = {"first": None, "second": "current", "third": "newer"}[revision]
+    assert response.json().get("schema_state") == state

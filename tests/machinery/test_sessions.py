@@ -132,7 +132,6 @@ NOT_SELECTS = {
     "DELETE": delete(Row),
     "raw DELETE": text("DELETE FROM pytest_rows"),
     "raw SELECT": text("SELECT 1"),
-    "raw DELETE with columns": text("DELETE FROM pytest_rows RETURNING id").columns(Row.id),
     "DELETE that returns rows": select(Row).from_statement(delete(Row).returning(Row)),
 }
 

@@ -57,14 +57,15 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     given = os.environ.get("TEST_DATABASE_URL")
     server = given_server(given) if given else stack.enter_context(embedded_server())
     os.environ[SERVER] = server.render_as_string(hide_password=False)
-    os.environ[TEMPLATE] = f"pytest_{uuid4().hex[:8]}_template_test"
+    run = f"pytest_{uuid4().hex[:8]}_"
+    os.environ[TEMPLATE] = f"{run}template_test"
     try:
         template = create_database(os.environ[TEMPLATE], "template0")
     except psycopg.Error as error:
         reason = str(error).splitlines()[0]
         raise pytest.UsageError(f"no database can be created at {server}: {reason}") from None
     if given:
-        stack.callback(drop_databases)
+        stack.callback(drop_databases, run)  # also what a crashed worker left behind
     alembic = Config(ROOT / "alembic.ini")
     alembic.attributes["connection"] = create_engine(template, poolclass=NullPool)
     command.upgrade(alembic, "heads")  # a test reports more than one head
@@ -78,8 +79,7 @@ def given_server(value: str) -> URL:
         raise pytest.UsageError(str(error)) from None
     if not (url.database or "").endswith("_test"):
         raise pytest.UsageError(
-            f"TEST_DATABASE_URL names the database {url.database!r}; tests refuse a database "
-            "whose name does not end in _test, such as app_test"
+            f"TEST_DATABASE_URL names the database {url.database!r}; its name must end in _test"
         )
     return url
 
@@ -89,8 +89,11 @@ def embedded_server() -> Iterator[URL]:
     """Run PostgreSQL from its wheel, with a data directory that is deleted after the run."""
     from dev.postgres import database_url, postgres  # not needed with TEST_DATABASE_URL
 
+    # In memory, if there is room: a new database is a thousand files.
+    memory = Path("/dev/shm")  # noqa: S108 - the directory made in it is private
+    roomy = os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 2**30
     with (
-        TemporaryDirectory(prefix="pytest-", dir=memory(), ignore_cleanup_errors=True) as place,
+        TemporaryDirectory(dir=memory if roomy else None, ignore_cleanup_errors=True) as place,
         postgres(Path(place)) as server,
     ):
         url = database_url(server, "postgres", SYNC_DRIVER)
@@ -98,13 +101,6 @@ def embedded_server() -> Iterator[URL]:
             connection.execute("ALTER SYSTEM SET fsync = off")
             connection.execute("SELECT pg_reload_conf()")
         yield url
-
-
-def memory() -> Path | None:
-    """Return a directory in memory, if there is one: a new database is a thousand files."""
-    path = Path("/dev/shm")  # noqa: S108 - the directory made in it is private
-    roomy = path.is_dir() and os.access(path, os.W_OK) and shutil.disk_usage(path).free > 2**30
-    return path if roomy else None
 
 
 def connect(url: URL) -> psycopg.Connection:
@@ -121,20 +117,12 @@ def create_database(name: str, template: str) -> URL:
     return server.set(database=name)
 
 
-def drop_database(name: str) -> None:
+def drop_databases(prefix: str) -> None:
+    find = "SELECT datname FROM pg_database WHERE starts_with(datname, %s)"
     statement = sql.SQL("DROP DATABASE {} WITH (FORCE)")
     with connect(make_url(os.environ[SERVER])) as connection:
-        connection.execute(statement.format(sql.Identifier(name)))
-
-
-def drop_databases() -> None:
-    """Drop every database of this run, those of workers that crashed included."""
-    find = "SELECT datname FROM pg_database WHERE starts_with(datname, %s)"
-    prefix = os.environ[TEMPLATE].removesuffix("template_test")
-    with connect(make_url(os.environ[SERVER])) as connection:
-        names = connection.execute(find, [prefix]).fetchall()
-    for (name,) in names:
-        drop_database(name)
+        for (name,) in connection.execute(find, [prefix]).fetchall():
+            connection.execute(statement.format(sql.Identifier(name)))
 
 
 @contextmanager
@@ -142,7 +130,7 @@ def new_database(template: str) -> Iterator[URL]:
     """Create a copy of the database `template`, and drop it at the end."""
     name = os.environ[TEMPLATE].replace("template", uuid4().hex)
     yield create_database(name, template)
-    drop_database(name)
+    drop_databases(name)
 
 
 def settings_for(url: URL, **values: Any) -> Settings:

@@ -20,7 +20,7 @@ async def create(client: AsyncClient, name: str, **more: Any) -> dict[str, Any]:
     return item
 
 
-async def read_names(client: AsyncClient, **query: int) -> tuple[list[str], int | None]:
+async def read_names(client: AsyncClient, **query: Any) -> tuple[list[str], int | None]:
     page = (await client.get("/items", params=query)).json()
     return [item["name"] for item in page["items"]], page["next"]
 
@@ -30,9 +30,11 @@ def wrong_fields(response: Response) -> list[str]:
 
 
 async def test_create_returns_the_stored_item(client: AsyncClient) -> None:
-    item = await create(client, "pen", description="A fine nib, 🖋 and ünïcode")
+    """With the longest values that are allowed."""
+    values = {"name": "🖋" * 200, "description": "é" * 10_000}
+    item = await create(client, **values)
     assert item.keys() == {"id", "name", "description", "created_at", "updated_at"}
-    assert (item["name"], item["description"]) == ("pen", "A fine nib, 🖋 and ünïcode")
+    assert item.items() >= values.items()
     assert item["id"] > 0
     assert datetime.fromisoformat(item["created_at"]).tzinfo
     assert datetime.fromisoformat(item["updated_at"]).tzinfo
@@ -68,32 +70,18 @@ async def test_delete_removes_the_item(client: AsyncClient) -> None:
     assert (await client.get(f"/items/{item['id']}")).status_code == 404
 
 
-async def test_list_is_empty_at_first(client: AsyncClient) -> None:
-    response = await client.get("/items")
-    assert (response.status_code, response.json()) == (200, {"items": [], "next": None})
-
-
 async def test_pages_follow_each_other_to_the_end(client: AsyncClient) -> None:
-    for name in "edcba":
+    assert await read_names(client) == ([], None)
+    for name in "dcba":
         await create(client, name)
-    first, after_first = await read_names(client, limit=2)
-    assert after_first is not None
-    second, after_second = await read_names(client, limit=2, after=after_first)
-    assert after_second is not None
-    third, after_third = await read_names(client, limit=2, after=after_second)
-    assert (first, second, third, after_third) == (["e", "d"], ["c", "b"], ["a"], None)
-
-
-async def test_full_last_page_has_no_next(client: AsyncClient) -> None:
-    for name in "ab":
-        await create(client, name)
-    assert await read_names(client, limit=2) == (["a", "b"], None)
+    first, after = await read_names(client, limit=2)
+    assert first == ["d", "c"]
+    assert await read_names(client, limit=2, after=after) == (["b", "a"], None)
 
 
 async def test_next_page_neither_skips_nor_repeats_after_changes(client: AsyncClient) -> None:
     first, *_ = [await create(client, name) for name in "abcd"]
     _, after = await read_names(client, limit=2)
-    assert after is not None
     await client.delete(f"/items/{first['id']}")
     await create(client, "e")
     assert await read_names(client, after=after) == (["c", "d", "e"], None)
@@ -147,25 +135,11 @@ async def test_wrong_value_is_422(client: AsyncClient, values: dict[str, Any], f
     assert (await client.get(f"/items/{item['id']}")).json() == item
 
 
-async def test_name_is_required(client: AsyncClient) -> None:
-    response = await client.post("/items", json={"description": "nameless"})
-    assert (response.status_code, wrong_fields(response)) == (422, ["body.name"])
-
-
-async def test_longest_values_are_stored(client: AsyncClient) -> None:
-    await create(client, "🖋" * 200, description="🖋" * 10_000)
-
-
-@pytest.mark.parametrize("query", ["limit=0", "limit=101", "limit=x", "after=-1", "after=x"])
-async def test_wrong_query_is_422(client: AsyncClient, query: str) -> None:
-    assert (await client.get(f"/items?{query}")).status_code == 422
-
-
-@pytest.mark.parametrize("method", ["GET", "PATCH", "DELETE"])
-@pytest.mark.parametrize("item_id", ["0", "x", 2**63])
-async def test_wrong_id_is_422(client: AsyncClient, method: str, item_id: object) -> None:
-    response = await client.request(method, f"/items/{item_id}", json={})
-    assert response.status_code == 422
+@pytest.mark.parametrize(
+    "path", ["?limit=0", "?limit=101", "?limit=x", "?after=-1", "/0", "/x", f"/{2**63}"]
+)
+async def test_wrong_number_is_422(client: AsyncClient, path: str) -> None:
+    assert (await client.get(f"/items{path}")).status_code == 422
 
 
 async def test_concurrent_changes_do_not_fail(served_client: AsyncClient) -> None:

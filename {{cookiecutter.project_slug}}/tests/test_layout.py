@@ -12,22 +12,12 @@ from app.database import ROOT
 
 APP = ROOT / "app"
 FEATURES = {path.name for path in APP.iterdir() if path.is_dir()} - {"database", "web"}
-
 # Files, the imports that they must not have, and what to do instead.
-RULES = {
-    "database/**/*.py": (
-        r"app\.(?!database\b)",
-        "app/database must work in other projects too, so pass in what it needs",
-    ),
-    "web/**/*.py": (
-        rf"app\.({'|'.join(FEATURES)})\b",
-        "app/web serves every feature, so keep what concerns one feature in its folder",
-    ),
-    "*/service*.py": (
-        r"(fastapi|starlette)\b",
-        "a service knows no HTTP, so raise an error of app/errors.py and leave HTTP to routes.py",
-    ),
-}
+RULES = [
+    ("database/**/*.py", r"app\.(?!database\b)", "pass what it needs into app/database"),
+    ("web/**/*.py", rf"app\.({'|'.join(FEATURES)})\b", "move the code into the feature"),
+    ("*/service*.py", r"(fastapi|starlette)\b", "raise an error of app/errors.py instead"),
+]
 
 
 def imports(path: Path) -> Iterator[str]:
@@ -41,9 +31,8 @@ def imports(path: Path) -> Iterator[str]:
             yield from (f"{module}.{alias.name}" for alias in node.names)
 
 
-@pytest.mark.parametrize("files", RULES)
-def test_imports_follow_the_rules(files: str) -> None:
-    forbidden, advice = RULES[files]
+@pytest.mark.parametrize(("files", "forbidden", "advice"), RULES)
+def test_imports_follow_the_rules(files: str, forbidden: str, advice: str) -> None:
     for path in APP.glob(files):
         wrong = [name for name in imports(path) if re.match(forbidden, name)]
         assert not wrong, f"{path} imports {wrong[0]}: {advice}"

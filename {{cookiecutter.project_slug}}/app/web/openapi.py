@@ -77,7 +77,7 @@ def describe(app: FastAPI) -> dict[str, Any]:
             found["413"] = {"description": phrases[413]}
         operation["responses"] = dict(sorted(found.items()))
     _, errors = models_json_schema([(Problem, "serialization")], ref_template=SCHEMAS + "{model}")
-    schemas = document["components"]["schemas"]
+    schemas = document.setdefault("components", {}).setdefault("schemas", {})
     schemas |= errors["$defs"]
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)

@@ -1,21 +1,61 @@
 """Fixtures that only the tests of the machinery need. The project's own are there too."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from alembic.config import Config
-from sqlalchemy import Connection
+from sqlalchemy import URL, Engine, NullPool, create_engine
 
 from app.database import ROOT
 
+REVISION = """
+import sqlalchemy as sa
+from alembic import op
+
+revision, down_revision = {name!r}, {after!r}
+
+
+def upgrade():
+    {upgrade}
+
+
+def downgrade():
+    pass
+"""
+AddRevision = Callable[..., None]
+
 
 @pytest.fixture
-def scratch(tmp_path: Path, transaction: Connection) -> Config:
-    """The project's Alembic in `transaction`, with a copy of the revisions to add to."""
-    config = Config(ROOT / "alembic.ini")
-    config.attributes["connection"] = transaction
-    shutil.copytree(ROOT / "alembic", tmp_path / "alembic")
-    config.set_main_option("script_location", str(tmp_path / "alembic"))
+def by_url(tmp_path: Path, fresh_url: URL, monkeypatch: pytest.MonkeyPatch) -> Config:
+    """Alembic as the command line runs it, on a migrated database that it finds by its URL.
+
+    `tmp_path` holds a copy of the project's code to change. Revisions come from there. This
+    process has imported `app` already; another one imports the copy.
+    """
+    monkeypatch.setenv("DATABASE_URL_SYNC", fresh_url.render_as_string(hide_password=False))
+    for name in ("app", "alembic"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("*.pyc"))
+    shutil.copy(ROOT / "alembic.ini", tmp_path)
+    config = Config(tmp_path / "alembic.ini")
     config.set_section_option("post_write_hooks", "hooks", "")
     return config
+
+
+@pytest.fixture
+def database(fresh_url: URL) -> Engine:
+    """The database of `by_url`."""
+    return create_engine(fresh_url, poolclass=NullPool)
+
+
+@pytest.fixture
+def add_revision(by_url: Config) -> AddRevision:
+    """Add a revision to those of `by_url`: its name, the one before it, what it does."""
+    versions = Path(str(by_url.config_file_name)).parent / "alembic" / "versions"
+
+    def add(name: str, after: str | None, upgrade: str = "pass") -> None:
+        text = REVISION.format(name=name, after=after, upgrade=upgrade)
+        (versions / f"{name}.py").write_text(text)
+
+    return add

@@ -20,13 +20,11 @@ from sqlalchemy import (
     CheckConstraint,
     Engine,
     Enum,
-    ForeignKey,
     Identity,
     MetaData,
     NullPool,
     String,
     Text,
-    UniqueConstraint,
     create_engine,
     inspect,
     text,
@@ -222,27 +220,6 @@ def test_enum_with_a_name_is_followed_without_a_naming_convention(migrations: Mi
 def test_base_class_refuses_a_check_without_a_name() -> None:
     with pytest.raises(ArgumentError, match="CHECK constraint of orders has no name"):
         model("orders", CheckConstraint("id > 0"))
-
-
-def test_every_constraint_has_a_name(migrations: Migrations) -> None:
-    migrations.migrate(
-        model(
-            "orders",
-            UniqueConstraint("size", "two"),
-            positive(),
-            size=Mapped[int],
-            two=(Mapped[int], mapped_column(index=True)),
-            parent_id=(Mapped[int], mapped_column(ForeignKey("orders.id"))),
-        )
-    )
-    found = inspect(migrations.engine)
-    assert found.get_pk_constraint("orders")["name"] == "pk_orders"
-    (key,) = found.get_foreign_keys("orders")
-    assert key["name"] == "fk_orders_parent_id_orders"
-    names = {index["name"] for index in found.get_indexes("orders")}
-    assert names == {"ix_orders_two", "uq_orders_size_two"}
-    assert migrations.checks() == [("ck_orders_positive", True)]
-    migrations.stairs()
 
 
 OTHERS = {

@@ -35,8 +35,8 @@ import app.models
 from app.database import ROOT, Base
 from app.database.migrations import describe_heads
 
-CONFIG = Config(ROOT / "alembic.ini")
-SCRIPTS = ScriptDirectory.from_config(CONFIG)
+INI = ROOT / "alembic.ini"
+SCRIPTS = ScriptDirectory.from_config(Config(INI))
 
 # Every schema, and everything in one, except what an extension created.
 OBJECTS = text("""
@@ -57,7 +57,7 @@ def empty(empty_url: URL) -> Iterator[Connection]:
 
 def config_for(database: object) -> Config:
     """Return a configuration with which Alembic uses this connection or engine."""
-    config = Config(ROOT / "alembic.ini")
+    config = Config(INI)
     config.attributes["connection"] = database
     return config
 
@@ -73,7 +73,7 @@ def test_upgrade_by_url_from_another_directory_lasts(
     url = empty.engine.url.render_as_string(hide_password=False)
     monkeypatch.setenv("DATABASE_URL_SYNC", url)
     monkeypatch.chdir(tmp_path)
-    command.upgrade(Config(ROOT / "alembic.ini"), "heads")
+    command.upgrade(Config(INI), "heads")
     missing = [
         table.fullname
         for table in Base.metadata.tables.values()
@@ -113,7 +113,7 @@ def test_models_and_migrations_agree(transaction: Connection) -> None:
 
 def test_revisions_are_safe_on_a_busy_table(tmp_path: Path) -> None:
     """See the recipes in docs/migrations.md."""
-    command_line = [sys.executable, "-m", "alembic", "-c", ROOT / "alembic.ini"]
+    command_line = [sys.executable, "-m", "alembic", "-c", INI]
     result = run([*command_line, "upgrade", "heads", "--sql"], tmp_path)
     assert result.returncode == 0, result.stderr
     if findings := lint(result.stdout, tmp_path):

@@ -1,5 +1,6 @@
 """What the project's own checks of migrations and models find."""
 
+import sys
 from pathlib import Path
 from typing import Any
 

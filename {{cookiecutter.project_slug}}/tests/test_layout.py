@@ -11,7 +11,7 @@ import pytest
 from app.database import ROOT
 
 APP = ROOT / "app"
-FEATURES = {path.name for path in APP.iterdir() if path.is_dir()} - {"database", "web"}
+FEATURES = sorted({path.name for path in APP.iterdir() if path.is_dir()} - {"database", "web"})
 # Files, the imports that they must not have, and what to do instead.
 RULES = [
     ("database/**/*.py", r"app\.(?!database\b)", "pass what it needs into app/database"),

@@ -407,11 +407,11 @@ def test_a_database_in_which_everybody_could_create(scratch: Postgres, baked: Pr
 def test_a_database_whose_tables_another_role_made(
     scratch: Postgres, baked: Project, role: str
 ) -> None:
-    """By the README's recipe; the role may be one that did everything so far."""
+    """By the recipe of docs/deploy.md; the role may be one that did everything so far."""
     scratch.ask(f"CREATE ROLE {role} LOGIN", f"ALTER DATABASE app OWNER TO {role}")
     scratch.ask("CREATE TABLE old (id serial)", "INSERT INTO old DEFAULT VALUES", role=role)
-    readme = (baked.path / "README.md").read_text()
-    recipe = re.findall(r"`(CREATE ROLE app_owner[^`]*|REASSIGN OWNED[^`]*)`", readme)
+    page = readmes.read(readmes.DEPLOY)
+    recipe = re.findall(r"`(CREATE ROLE app_owner[^`]*|REASSIGN OWNED[^`]*)`", page)
     assert len(recipe) == 2
     scratch.ask(*(statement.replace("that_role", role) for statement in recipe))
     assert scratch.run_roles(baked) == (0, "")

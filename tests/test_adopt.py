@@ -28,6 +28,7 @@ def table(heading: str) -> list[list[str]]:
 
 
 IMPORTS, ALL_MODELS, SEPARATE_VARIABLES = readmes.fenced(readmes.sections(ADOPT)[COPY], "python")
+(OTHER_DRIVER,) = re.findall(r"`(os\.environ\.pop.*)`", readmes.sections(ADOPT)[COPY])
 (CONVENTION,) = readmes.fenced(readmes.sections(ADOPT)[NAMES], "python")
 TOOLS = dict(zip(("uv", "pip", "Poetry"), (r for r in table(COPY) if len(r) == 2), strict=True))
 LAYOUTS = dict(zip(MAIN, (row[-3:] for row in table(COPY) if len(row) >= 3), strict=True))
@@ -91,7 +92,7 @@ class Adopter:
         lines = lines.replace("import shop.models", models)
         if self.name == "flat":
             start = "config = context.config\n"
-            self.edit("alembic/env.py", start, start + SEPARATE_VARIABLES)
+            self.edit("alembic/env.py", start, f"{start}{SEPARATE_VARIABLES}{OTHER_DRIVER}\n")
             lines += "import os\nfrom urllib.parse import quote\nfrom config import settings\n"
         if self.name == "features":
             (self.project.path / "shop" / "all_models.py").write_text(ALL_MODELS)
@@ -122,7 +123,7 @@ def adopter(server: dict[str, str]) -> Iterator[Callable[[str], Adopter]]:
             password = "p@ss/w%rd:1"  # noqa: S105 - the server asks for none
             values = {"USER": "postgres", "PASSWORD": password, "HOST": server["PGHOST"]}
             shop.environment |= {f"DB_{key}": value for key, value in values.items()}
-            shop.environment["DB_NAME"] = name
+            shop.environment |= {"DB_NAME": name, "DATABASE_URL": "postgresql+psycopg2://"}
         else:
             (path / ".env").write_text(f"DATABASE_URL={shop.url}\n")
         made.append(shop)

@@ -1,4 +1,4 @@
-"""The documentation's commands, word for word, as a newcomer runs them; and its picture."""
+"""The template's README and contributing guide: their commands, word for word, and their links."""
 
 import os
 import re
@@ -19,7 +19,6 @@ from conftest import (
     PROJECT_DIRECTORY,
     TEMPLATE,
     Project,
-    faults,
     git,
     move_on,
     user_environment,
@@ -31,27 +30,17 @@ COMMITTER = {
     for role in ("AUTHOR", "COMMITTER")
     for key, value in (("NAME", "Test"), ("EMAIL", "test@example.com"))
 }
-NO_ANSWERS = "\n" * 9  # to whatever is asked: the default
+DEFAULTS = "\n" * 9  # answers every question with its default
 
 
-def shell(command: str, directory: Path, env: dict[str, str] | None = None) -> str:
-    """Run a block, in which the template's address is one that there is."""
-    result = subprocess.run(
-        ["sh", "-euc", command],
-        cwd=directory,
-        env=user_environment() | COMMITTER | (env or {}),
-        input=NO_ANSWERS,
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
-    return result.stdout
+def shell(command: str, directory: Path) -> str:
+    """Run a block of a page; return its output."""
+    return Project(directory).run("sh", "-euc", command, env=COMMITTER).stdout
 
 
 @contextmanager
 def served(command: str, directory: Path, env: dict[str, str]) -> Iterator[str]:
-    """Run a block that serves until Ctrl-C; what it has printed when it is ready."""
+    """Run a block that serves until Ctrl-C; yield what it has printed when it is ready."""
     process = subprocess.Popen(
         ["sh", "-euc", command],
         cwd=directory,
@@ -66,7 +55,7 @@ def served(command: str, directory: Path, env: dict[str, str]) -> Iterator[str]:
         output = ""
         assert process.stdin
         assert process.stdout
-        process.stdin.write(NO_ANSWERS)
+        process.stdin.write(DEFAULTS)
         process.stdin.flush()
         for line in process.stdout:
             output += line
@@ -81,17 +70,37 @@ def served(command: str, directory: Path, env: dict[str, str]) -> Iterator[str]:
     assert alive == []
 
 
-def test_ci_runs_the_command_of_the_readme() -> None:
-    (command,) = readmes.take(TEMPLATES, "Work on the template", first=1)
-    assert command.strip() == "pip install uv && uv run pytest"
-    assert command.strip() in (TEMPLATE / ".ci" / "run").read_text().splitlines()
+def test_the_documented_commands_are_the_agreed_ones() -> None:
+    """The commands are part of the product: forks and CI systems call them."""
+    generate, test = readmes.take(TEMPLATES, "Work on the template")
+    assert generate.strip() == (
+        "pip install uv && uvx cookiecutter . --no-input && cd my-api && uv run dev"
+    )
+    assert test.strip() == "pip install uv && uv run pytest"
+    assert test.strip() in (TEMPLATE / ".ci" / "run").read_text().splitlines()
+
+
+PAGES = [page for page in readmes.READMES if not page.startswith(readmes.PRODUCT)]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page: str) -> None:
+    """To a file of the template, and to a heading of it."""
+    for target in re.findall(r"\]\(([^)]+)\)", readmes.read(page)):
+        name, _, heading = target.partition("#")
+        if "://" not in target:
+            path = (TEMPLATE / page).parent / name if name else TEMPLATE / page
+            assert path.is_file(), target
+            headings = re.findall(r"^#+ (.*)$", path.read_text("utf-8"), re.MULTILINE)
+            anchors = [re.sub(r"[^\w -]", "", line.lower()).replace(" ", "-") for line in headings]
+            assert not heading or heading in anchors, target
 
 
 @pytest.mark.slow
 def test_the_first_commands_give_a_running_service(
     template_repository: Path, tmp_path: Path, uv_cache: str
 ) -> None:
-    """From a checkout and from an address, with Python, pip and git and an empty home."""
+    """From a checkout and from an address, with Python, pip, git and an empty home."""
     (checkout,) = readmes.take(TEMPLATES, "Work on the template", last=1)
     (address,) = readmes.take(TEMPLATES)
     (again,) = readmes.take(GENERATED, last=1)
@@ -126,32 +135,7 @@ def test_the_first_commands_give_a_running_service(
     os.killpg(process.pid, signal.SIGTERM)  # as the runner does
 
 
-@pytest.mark.slow
-def test_into_a_directory_that_has_files(
-    template_repository: Path, tmp_path: Path, uv_cache: str
-) -> None:
-    (tmp_path / "my-api").mkdir()
-    (tmp_path / "my-api" / "notes.txt").write_text("mine")
-    (command,) = readmes.take(TEMPLATES, "Into a directory that has files")
-    home = {"HOME": str(tmp_path), "UV_CACHE_DIR": uv_cache}
-    shell(readmes.ADDRESS.sub(str(template_repository), command), tmp_path, home)
-    assert faults(tmp_path / "my-api") == []
-    assert (tmp_path / "my-api" / "notes.txt").read_text() == "mine"
-
-
-@pytest.mark.slow
-def test_updates(template_repository: Path, tmp_path: Path, uv_cache: str) -> None:
-    (commands,) = readmes.take(TEMPLATES, "Updates")
-    create, update = readmes.ADDRESS.sub(str(template_repository), commands).splitlines()
-    home = {"HOME": str(tmp_path), "UV_CACHE_DIR": uv_cache}
-    shell(create, tmp_path, home)
-    shell("git init -q && git add --all && git commit -qm Generated", tmp_path / "my-api", home)
-    move_on(template_repository)
-    shell(update, tmp_path / "my-api", home)
-    assert (tmp_path / "my-api" / "app" / "clock.py").is_file()
-
-
-def test_a_fork_is_renamed_changes_a_rule_and_follows(
+def test_a_fork_is_renamed_changes_a_rule_and_merges_upstream(
     template_repository: Path, tmp_path: Path
 ) -> None:
     """Upstream and the fork are repositories of this machine."""

@@ -1,4 +1,4 @@
-"""The template's own workflow: valid, without needless rights, and running what is documented."""
+"""The template's own workflow: valid, without needless rights, running documented commands."""
 
 import re
 import subprocess
@@ -23,13 +23,13 @@ STEPS: list[dict[str, Any]] = [step for job in JOBS.values() for step in job["st
         "zizmor --offline --no-config --persona=pedantic .github",
     ],
 )
-def test_it_is_valid_and_safe(command: str) -> None:
+def test_linters_find_no_fault(command: str) -> None:
     result = subprocess.run(tool(command), cwd=TEMPLATE, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-def test_what_it_runs_is_in_a_readme() -> None:
-    """Or is `.ci/run`, which a test looks into, or a step that is tested on its own."""
+def test_its_commands_are_documented() -> None:
+    """Except `.ci/run` and two named steps, which have tests of their own."""
     documented = {
         command
         for readme in readmes.READMES
@@ -38,8 +38,8 @@ def test_what_it_runs_is_in_a_readme() -> None:
         for line in block.splitlines()
         for command in line.split(" && ")
     }
-    alone = ("Serve", "Containers")
-    scripts = [step["run"] for step in STEPS if "run" in step and step.get("name") not in alone]
+    named = ("Serve", "Containers")
+    scripts = [step["run"] for step in STEPS if "run" in step and step.get("name") not in named]
     assert ".ci/run" in scripts
     commands = {part for script in scripts for part in script.split(" && ")} - {".ci/run"}
     assert len(commands) > 5
@@ -61,7 +61,7 @@ def test_it_may_only_read() -> None:
     assert [job["permissions"] for job in JOBS.values()] == [{"contents": "read"}] * len(JOBS)
 
 
-def test_actions_are_pinned_and_leave_no_token_behind() -> None:
+def test_actions_are_pinned_by_commit_and_keep_no_token() -> None:
     uses = re.findall(r"uses: (\S+)(.*)", WORKFLOW.read_text())
     assert uses
     assert all(re.fullmatch(r"actions/[a-z-]+@[0-9a-f]{40}", action) for action, _ in uses)
@@ -70,8 +70,8 @@ def test_actions_are_pinned_and_leave_no_token_behind() -> None:
     assert all(re.fullmatch(r" # v\d+\.\d+\.\d+", version) for _, version in uses)
 
 
-def test_the_project_has_the_same_actions() -> None:
-    """Which Dependabot keeps up to date in both."""
+def test_generated_workflow_has_the_same_actions() -> None:
+    """Dependabot updates both in one pull request."""
     projects = PROJECT_DIRECTORY / ".github" / "workflows" / "ci.yml"
     ours, theirs = (
         set(re.findall(r"uses: (.*)", path.read_text())) for path in (WORKFLOW, projects)
@@ -86,11 +86,10 @@ def test_the_project_has_the_same_actions() -> None:
     assert list(TEMPLATE.glob(elsewhere.lstrip("/"))) == [projects.parent]
 
 
-def test_an_engine_runs_the_containers() -> None:
-    """By the command of the generated README, in the background until all is healthy."""
+def test_docker_runs_the_containers() -> None:
+    """By the documented command, in the background until all services are healthy."""
     (script,) = [step["run"] for step in STEPS if step.get("name") == "Containers"]
-    up, asked = script.strip().splitlines()
-    readme = (PROJECT_DIRECTORY / "README.md").read_text()
+    up, request = script.strip().splitlines()
     assert up == "docker compose up --build --detach --wait"
-    assert f"`{up.removesuffix(' --detach --wait')}`" in readme
-    assert asked.endswith("http://localhost:8000/health/ready")
+    assert "`docker compose up --build`" in readmes.read(readmes.DEPLOY)
+    assert request.endswith("http://localhost:8000/health/ready")

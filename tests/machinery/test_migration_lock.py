@@ -257,11 +257,11 @@ def shown() -> dict[str, object]:
 def test_limits_are_options_of_the_connection(
     by_url: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("MIGRATION_STATEMENT_TIMEOUT_SECONDS", "0.0001")
+    monkeypatch.setenv("MIGRATION_STATEMENT_TIMEOUT_SECONDS", "7.0001")
     assert shown() | {"work_mem": ""} == {
         "work_mem": "",
         "lock_timeout": "5s",
-        "statement_timeout": "1ms",  # rounded up, because 0 would mean none
+        "statement_timeout": "7001ms",  # rounded up, because 0 would mean none
         "client_connection_check_interval": "0" if os.name == "nt" else "1s",
         "idle_session_timeout": "0",
     }

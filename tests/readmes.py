@@ -44,16 +44,15 @@ def sections(readme: str) -> dict[str, str]:
     return {"": first} | dict(other.split("\n", 1) for other in others)
 
 
-def fenced(text: str, languages: str) -> list[str]:
-    """Return the code blocks of `text` in one of the languages, `sh|bash`, without indentation."""
-    pattern = rf"^( *)```(?:{languages})\n(.*?)^\1```"
-    found = re.findall(pattern, text, re.DOTALL | re.MULTILINE)
-    return [textwrap.dedent(code) for _, code in found]
+def fenced(text: str, *languages: str) -> list[str]:
+    """Return the code blocks of `text` in these languages, without indentation."""
+    found = re.findall(r"^( *)```([\w-]*)\n(.*?)^\1```$", text, re.DOTALL | re.MULTILINE)
+    return [textwrap.dedent(code) for _, language, code in found if language in languages]
 
 
 def blocks(readme: str, heading: str) -> list[str]:
     """Return a section's shell blocks without their prompts."""
-    found = fenced(sections(readme)[heading], "console|sh|bash|shell")
+    found = fenced(sections(readme)[heading], "console", "sh", "bash", "shell")
     return [re.sub(r"^\$ ", "", code, flags=re.MULTILINE) for code in found]
 
 

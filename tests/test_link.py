@@ -36,16 +36,17 @@ def test_project_follows_the_template(
     else:
         cookiecutter = f"{sys.executable} -m cookiecutter"
         run(f"{cookiecutter} {template_repository} --checkout 1.0.0", parent)
-        run(commands[LINK], project)
     if committed:
         commit(project.path)
     env = (project.path / ".env").read_text()
     project.replace("pyproject.toml", "structlog>=25.1.0", "structlog>=25.3.0")
     project.replace("app/main.py", "app = create_app()", "app = create_app()  # ours")
-    commit(project.path)
     main = (project.path / "app" / "main.py").read_text()
 
     move_on(template_repository)
+    if tool == "cookiecutter":
+        run(commands[LINK], project)
+    commit(project.path)
     run(commands[UPDATE], project)
     dependencies = (project.path / "pyproject.toml").read_text()
     rejected = list(project.path.rglob("*.rej"))

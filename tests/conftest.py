@@ -22,7 +22,7 @@ PROJECT_DIRECTORY = TEMPLATE / "{{cookiecutter.project_slug}}"
 # Set by the tools that run these tests; none of it is there in a user's shell.
 INHERITED = (
     *("DATABASE_", "PG", "TEST_DATABASE_"),
-    *("COLUMNS", "PYTEST_", "UV_PROJECT_", "UV_RUN_", "VIRTUAL_ENV"),
+    *("COLUMNS", "PYTEST_", "PYTHONDONTWRITEBYTECODE", "UV_PROJECT_", "UV_RUN_", "VIRTUAL_ENV"),
 )
 
 

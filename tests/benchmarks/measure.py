@@ -15,7 +15,8 @@ TEMPLATE = Path(__file__).resolve().parents[2]
 sys.path.append(str(TEMPLATE / "tests"))  # benchmarks share helpers with the tests
 
 COOKIECUTTER = [sys.executable, "-m", "cookiecutter", "--no-input"]
-ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
+NOT_A_USERS = {"PYTHONDONTWRITEBYTECODE", "VIRTUAL_ENV"}  # set by containers and by uv
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in NOT_A_USERS}
 
 
 def generate(directory: Path, template: Path) -> Path:

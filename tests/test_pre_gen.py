@@ -113,6 +113,16 @@ def test_committed_files_are_accepted(directory: Path) -> None:
     assert refusal() == ""
 
 
+def test_a_link_to_the_directory_is_followed(
+    tmp_path: Path, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "link").symlink_to(directory)
+    monkeypatch.chdir(tmp_path / "link")
+    assert refusal() == ""
+    write(tmp_path / "link", "new.txt")
+    assert "git status shows '?? new.txt'" in refusal()
+
+
 def test_files_without_a_repository_are_refused(tmp_path: Path, directory: Path) -> None:
     (directory / ".git").rename(tmp_path / "moved")
     assert refusal().startswith(f"{directory}: git must be able to restore every file in it, but ")

@@ -1,4 +1,4 @@
-"""`uv run dev`: an embedded PostgreSQL that starts, is shared, survives and stops."""
+"""`uv run dev`: the embedded PostgreSQL starts, is shared, survives faults and stops."""
 
 import os
 import signal
@@ -25,7 +25,7 @@ def free_port() -> int:
 
 
 def processes_of(project: Project) -> list[psutil.Process]:
-    """What runs from the project's environment and stays: server, reloader, PostgreSQL."""
+    """The processes of the project that keep running: server, reloader, PostgreSQL."""
     mark = str(project.path)
     found = []
     for process in psutil.process_iter():
@@ -34,7 +34,7 @@ def processes_of(project: Project) -> list[psutil.Process]:
                 found.append(process)
         except psutil.Error:
             continue
-    # PostgreSQL's pid file, for which its end is waited, goes a moment before the process.
+    # `pg_ctl stop` waits for the pid file, which disappears shortly before the process.
     return psutil.wait_procs(found, timeout=1)[1] if found else []
 
 
@@ -68,11 +68,11 @@ class Server:
         return httpx.get(self.url + path)
 
     def stop(self, number: int = signal.SIGINT) -> str:
-        """Send a signal and wait for the end. Returns what was printed since the start."""
+        """Send a signal and wait for the exit. Returns the output since the start."""
         self.process.send_signal(number)
         try:
             return self.process.communicate(timeout=30)[0]
-        except ValueError:  # it was stopped before
+        except ValueError:  # it is stopped already
             return ""
 
 
@@ -92,7 +92,7 @@ def serve() -> Iterator[Callable[[Project], Server]]:
 Serve = Callable[..., Server]
 
 
-def test_it_migrates_and_serves_and_keeps_the_data(copied: Project, serve: Serve) -> None:
+def test_dev_migrates_serves_and_keeps_data(copied: Project, serve: Serve) -> None:
     server = serve(copied)
     assert server.get("/docs").status_code == 200
     assert server.get("/health/ready").json()["status"] == "ready"
@@ -105,14 +105,14 @@ def test_it_migrates_and_serves_and_keeps_the_data(copied: Project, serve: Serve
     assert [item["name"] for item in server.get("/items").json()["items"]] == ["kept"]
 
 
-def test_it_reloads_on_change(copied: Project, serve: Serve) -> None:
+def test_code_change_reloads_the_server(copied: Project, serve: Serve) -> None:
     server = serve(copied)
-    copied.replace("app/health.py", '"live"', '"alive"')
+    copied.replace("app/web/health.py", '"live"', '"alive"')
     server.read_until("Application startup complete")
     assert server.get("/health/live").json() == {"status": "alive"}
 
 
-def test_control_c_in_a_terminal_stops_everything(copied: Project) -> None:
+def test_ctrl_c_in_a_terminal_stops_everything(copied: Project) -> None:
     terminal = pexpect.spawn(
         "uv",
         ["run", "-q", "dev", "--port", str(free_port())],
@@ -126,8 +126,8 @@ def test_control_c_in_a_terminal_stops_everything(copied: Project) -> None:
     assert processes_of(copied) == []
 
 
-def test_control_c_belongs_to_the_command(copied: Project) -> None:
-    """In psql it abandons the line and not the shell."""
+def test_ctrl_c_is_left_to_the_command(copied: Project) -> None:
+    """In psql it cancels the current line; psql keeps running."""
     terminal = pexpect.spawn(
         "uv", ["run", "-q", "dev", "psql"], cwd=copied.path, env=user_environment()
     )
@@ -142,26 +142,54 @@ def test_control_c_belongs_to_the_command(copied: Project) -> None:
     assert processes_of(copied) == []
 
 
-def test_control_c_is_told_once(copied: Project) -> None:
-    """A command that is told twice gives up its clean-up."""
+def test_command_gets_one_sigint_for_ctrl_c(copied: Project) -> None:
+    """Many programs abort their clean-up on a second one."""
     script = (
-        "import signal; told = [];"
-        "signal.signal(signal.SIGINT, lambda *_: (told.append(1), print('told', flush=True)));"
-        "print('ready', flush=True); input(); print('times:', len(told))"
+        "import signal; got = [];"
+        "signal.signal(signal.SIGINT, lambda *_: (got.append(1), print('got', flush=True)));"
+        "print('ready', flush=True); input(); print('times:', len(got))"
     )
     terminal = pexpect.spawn(
         "uv", ["run", "-q", "dev", "python", "-c", script], cwd=copied.path, env=user_environment()
     )
     terminal.expect("ready", timeout=60)
     terminal.sendintr()
-    terminal.expect("told")
+    terminal.expect("got")
     terminal.sendline("")
     terminal.expect("times: 1\r\n")
     terminal.expect(pexpect.EOF, timeout=30)
 
 
+HOLD_LOCK = "BEGIN; LOCK alembic_version; SELECT 'locked';"
+
+
+def test_ctrl_c_during_a_migration_stops_everything(copied: Project) -> None:
+    copied.uv("dev", "alembic", "upgrade", "head")
+    copied.uv("dev", "alembic", "downgrade", "base")
+    holder = copied.start("dev", "psql", "-qAt")
+    assert holder.stdin
+    assert holder.stdout
+    holder.stdin.write(f"{HOLD_LOCK}\n")
+    holder.stdin.flush()
+    assert holder.stdout.readline() == "locked\n"
+    terminal = pexpect.spawn(
+        "uv",
+        ["run", "-q", "dev"],
+        cwd=copied.path,
+        env=user_environment() | {"MIGRATION_LOCK_TIMEOUT_SECONDS": "60"},
+    )
+    terminal.expect("Will assume transactional DDL", timeout=60)
+    terminal.sendintr()
+    terminal.expect(pexpect.EOF, timeout=30)
+    terminal.close()
+    assert b"Traceback" not in (terminal.before or b"")
+    assert terminal.exitstatus == 130
+    holder.communicate("", timeout=30)
+    assert processes_of(copied) == []
+
+
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
-def test_other_signals_stop_everything(copied: Project, serve: Serve, name: str) -> None:
+def test_sigterm_and_sighup_stop_everything(copied: Project, serve: Serve, name: str) -> None:
     server = serve(copied)
     server.stop(signal.Signals[name])
     assert processes_of(copied) == []
@@ -169,8 +197,8 @@ def test_other_signals_stop_everything(copied: Project, serve: Serve, name: str)
 
 
 @pytest.mark.parametrize("victim", ["uv", "dev"])
-def test_the_next_start_is_clean_after_sigkill(copied: Project, serve: Serve, victim: str) -> None:
-    """On the same port: the killed one's children let go of it."""
+def test_start_after_sigkill_works(copied: Project, serve: Serve, victim: str) -> None:
+    """On the same port: the children of the killed process exit."""
     port = free_port()
     server = serve(copied, port)
     target = psutil.Process(server.process.pid)
@@ -190,17 +218,17 @@ def test_the_next_start_is_clean_after_sigkill(copied: Project, serve: Serve, vi
 @pytest.mark.parametrize(
     "moment", [".postgres", ".postgres/data/PG_VERSION", ".postgres/data/postmaster.pid"]
 )
-def test_a_start_that_is_broken_off_leaves_nothing_broken(
+def test_start_after_interrupted_first_start_works(
     copied: Project, name: str, moment: str
 ) -> None:
-    """While the database is made, and while it starts for the first time."""
+    """Interrupted during initdb and during the first start of the server."""
     copied.run("uv", "sync", "--quiet")
     starting = subprocess.Popen([copied.path / ".venv" / "bin" / "dev", "true"], cwd=copied.path)
     while not (copied.path / moment).exists():
         assert starting.poll() is None
     children = psutil.Process(starting.pid).children(recursive=True)
     for process in children if name == "SIGKILL" else []:
-        with suppress(psutil.NoSuchProcess):  # it has done its part
+        with suppress(psutil.NoSuchProcess):  # it has exited already
             process.kill()
     starting.send_signal(signal.Signals[name])
     starting.wait(timeout=30)
@@ -210,7 +238,7 @@ def test_a_start_that_is_broken_off_leaves_nothing_broken(
     assert processes_of(copied) == []
 
 
-def test_the_next_start_is_clean_after_postgresql_died(copied: Project, serve: Serve) -> None:
+def test_start_after_postgresql_was_killed_works(copied: Project, serve: Serve) -> None:
     server = serve(copied)
     pid_file = copied.path / ".postgres" / "data" / "postmaster.pid"
     psutil.Process(int(pid_file.read_text().split()[0])).kill()
@@ -218,7 +246,7 @@ def test_the_next_start_is_clean_after_postgresql_died(copied: Project, serve: S
     assert serve(copied).get("/items").status_code == 200
 
 
-def test_a_pid_that_is_another_process_now_is_not_taken_for_the_server(copied: Project) -> None:
+def test_reused_pid_in_the_pid_file_is_ignored(copied: Project) -> None:
     copied.uv("dev", "true")
     (copied.path / ".postgres" / "data" / "postmaster.pid").write_text(
         f"{os.getpid()}\n{copied.path}/.postgres/data\n1700000000\n5432\n"
@@ -227,9 +255,9 @@ def test_a_pid_that_is_another_process_now_is_not_taken_for_the_server(copied: P
     assert copied.uv("dev", "psql", "-Atc", "SELECT 42") == "42\n"
 
 
-def test_commands_at_once_share_a_server_that_the_last_one_stops(copied: Project) -> None:
+def test_concurrent_commands_share_a_server_that_the_last_one_stops(copied: Project) -> None:
     copied.run("uv", "sync", "--quiet")
-    pids, held = [], []
+    start_times, held = [], []
     ask = "psql -Atc 'SELECT pg_postmaster_start_time()'; read line"
     for _ in range(4):
         held.append(
@@ -244,19 +272,19 @@ def test_commands_at_once_share_a_server_that_the_last_one_stops(copied: Project
         )
     for process in held:
         assert process.stdout
-        pids.append(process.stdout.readline())
-    assert len(set(pids)) == 1
-    assert pids[0].startswith("20")
+        start_times.append(process.stdout.readline())
+    assert len(set(start_times)) == 1
+    assert start_times[0].startswith("20")
     for process in held[:-1]:
         process.communicate("\n", timeout=30)
         assert process.returncode == 0
-    assert copied.uv("dev", "psql", "-Atc", "SELECT pg_postmaster_start_time()") == pids[0]
+    assert copied.uv("dev", "psql", "-Atc", "SELECT pg_postmaster_start_time()") == start_times[0]
     held[-1].communicate("\n", timeout=30)
     assert processes_of(copied) == []
 
 
 @pytest.mark.parametrize("directory", ["a space & 'quotes'", "long" * 40])
-def test_it_works_in_any_directory(baked: Project, directory: str) -> None:
+def test_dev_works_in_any_directory(baked: Project, directory: str) -> None:
     place = short_directory()
     project = baked.copy(place / directory)
     environment = {"HOME": str(place), "XDG_DATA_HOME": str(place / "data")}
@@ -265,22 +293,24 @@ def test_it_works_in_any_directory(baked: Project, directory: str) -> None:
     assert processes_of(Project(place)) == []
 
 
-def test_the_child_has_this_database_and_no_other(copied: Project) -> None:
+def test_command_gets_the_embedded_database_only(copied: Project) -> None:
     (copied.path / ".env").write_text(
         "DATABASE_URL=postgresql://localhost:1/elsewhere\nDATABASE_POOLER=pgbouncer\n"
     )
     script = (
         "import os; from app.config import Settings; s = Settings();"
         "print(s.database_url.database, s.database_url_sync.database, s.database_pooler,"
-        " os.environ['PGDATABASE'], s.shutdown_delay)"
+        " os.environ['PGDATABASE'], s.shutdown_delay_seconds)"
     )
     output = copied.uv(
         "dev", "python", "-c", script, env={"DATABASE_URL_SYNC": "postgresql://localhost:1/other"}
     )
-    assert output == "app app none app 0\n"
+    assert output == "app app none app 0.0\n"
 
 
-def test_env_is_used_without_dev_and_found_from_anywhere(copied: Project, tmp_path: Path) -> None:
+def test_commands_without_dev_use_env_file_from_any_directory(
+    copied: Project, tmp_path: Path
+) -> None:
     command = "env | grep -E '^(DATABASE_URL|SHUTDOWN)'; echo; read line"
     holder = copied.start("dev", "sh", "-c", command)
     assert holder.stdout
@@ -309,23 +339,27 @@ def test_env_is_used_without_dev_and_found_from_anywhere(copied: Project, tmp_pa
     holder.communicate("\n", timeout=30)
 
 
-def test_libpqs_variables_lead_to_no_other_server(copied: Project) -> None:
+def test_libpq_variables_are_ignored(copied: Project) -> None:
     environment = {"PGHOSTADDR": "127.0.0.1", "PGPORT": "1", "PGOPTIONS": "-c search_path=x"}
     output = copied.uv("dev", "psql", "-Atc", "SHOW search_path", env=environment)
     assert output == '"$user", public\n'
 
 
-@pytest.mark.parametrize("port", ["70000", "-1", "http"])
-def test_a_port_that_is_none_is_one_line(installed: Project, port: str) -> None:
+@pytest.mark.parametrize(
+    ("port", "reason"),
+    [
+        ("70000", "70000 is not a number from 0 to 65535"),
+        ("-1", "-1 is not a number from 0 to 65535"),
+        ("http", "invalid int value: 'http'"),
+    ],
+)
+def test_invalid_port_is_one_line(installed: Project, port: str, reason: str) -> None:
     result = installed.run("uv", "run", "-q", "dev", "--port", port, check=False)
     assert result.returncode == 2
-    assert (
-        result.stderr.splitlines()[-1]
-        == f"dev: error: argument --port: invalid port value: '{port}'"
-    )
+    assert result.stderr.splitlines()[-1] == f"dev: error: argument --port: {reason}"
 
 
-def test_the_status_is_the_commands(copied: Project) -> None:
+def test_exit_status_is_that_of_the_command(copied: Project) -> None:
     assert copied.run("uv", "run", "-q", "dev", "sh", "-c", "exit 7", check=False).returncode == 7
     result = copied.run("uv", "run", "-q", "dev", "no-such-command", check=False)
     assert result.returncode == 127
@@ -336,7 +370,7 @@ def test_the_status_is_the_commands(copied: Project) -> None:
     assert processes_of(copied) == []
 
 
-def test_users_of_one_machine_do_not_share_a_lock(installed: Project, tmp_path: Path) -> None:
-    script = "import app.dev; print(app.dev.PostgresServer.lock_path)"
+def test_lock_file_is_private_to_the_user(installed: Project, tmp_path: Path) -> None:
+    script = "import dev.postgres; print(dev.postgres.PostgresServer.lock_path)"
     output = installed.uv("python", "-c", script, env={"XDG_RUNTIME_DIR": str(tmp_path)})
     assert output.startswith(str(tmp_path))

@@ -1,6 +1,7 @@
 """`uv run dev`: the application, or any command, on an embedded PostgreSQL."""
 
 import argparse
+import atexit
 import os
 import signal
 import sys
@@ -27,16 +28,21 @@ def main() -> None:
     for name in [name for name in os.environ if name.startswith("PG")]:
         del os.environ[name]  # they name another server
     with postgres(data_directory()) as server:
+        for number in SIGNALS:
+            atexit.register(signal.signal, number, signal.SIG_IGN)  # before the wheel's clean-up
         set_environment(server)
         sys.exit(run(arguments.command) if arguments.command else serve(arguments.port))
 
 
 def find_project() -> Path:
-    """The project around the working directory: all of a uv workspace share one command `dev`."""
-    for path in (Path.cwd(), *Path.cwd().parents):
-        if (path / "dev/postgres.py").exists():
-            return path
-    installed = {path for path in sys.path if Path(path, "dev/postgres.py").exists()}
+    """The project around the working directory: those of a uv workspace share one `dev`."""
+
+    def is_project(path: Path) -> bool:
+        return all((path / name).exists() for name in ("alembic.ini", "dev/__init__.py"))
+
+    for path in filter(is_project, (Path.cwd(), *Path.cwd().parents)):
+        return path
+    installed = {path for path in sys.path if is_project(Path(path))}
     if len(installed) > 1:
         sys.exit(f"dev: run this inside one of the projects {', '.join(sorted(installed))}")
     return ROOT
@@ -46,7 +52,6 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="dev",
         description="Migrate and serve the application, or run COMMAND, on embedded PostgreSQL.",
-        epilog="Examples: dev psql; dev alembic revision --autogenerate -m 'add users'",
     )
     parser.add_argument("--port", type=int, default=8000, help="default: 8000")
     parser.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND ...")

@@ -89,11 +89,10 @@ def database_url(server: PostgresServer, database: str, driver: str) -> URL:
 def set_environment(server: PostgresServer) -> None:
     """Make the embedded server the only database of this process and its children."""
     url = database_url(server, "app", "postgresql+asyncpg").set(username="app")
-    url_sync = database_url(server, "app", "postgresql+psycopg").set(username="app_owner")
     tools = [str(Path(sys.executable).parent), str(server.bin_path)]
     os.environ.update(
         DATABASE_URL=str(url),
-        DATABASE_URL_SYNC=str(url_sync),
+        DATABASE_URL_SYNC=str(url.set(drivername="postgresql+psycopg", username="app_owner")),
         DATABASE_POOLER="none",
         SHUTDOWN_DELAY_SECONDS="0",
         PGHOST=str(url.query["host"]),

@@ -22,8 +22,7 @@ def run(command: list[str]) -> int:
         signal.signal(number, lambda number, frame: process.terminate())
     if sys.stdin.isatty():
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to the command too
-    status = process.wait()
-    return status if status >= 0 else 128 - status
+    return status if (status := process.wait()) >= 0 else 128 - status
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What the installed Alembic's `alembic init` writes, compared by meaning with what is shipped."""
+"""The files of the installed Alembic's `alembic init`, compared by meaning with the template's."""
 
 import ast
 import re
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import PROJECT_DIRECTORY
 
-# Settings that `alembic init` mentions and this template leaves at their defaults.
+# Settings that `alembic init` mentions and the template leaves at their defaults.
 DEFAULTS = {
     "output_encoding",
     "recursive_version_locations",
@@ -37,7 +37,7 @@ def settings(directory: Path) -> dict[str, set[str]]:
 
 
 def offered(directory: Path) -> set[str]:
-    """The settings of `[alembic]`, those that are commented out too."""
+    """Return the settings of `[alembic]`, with those that are commented out."""
     text = (directory / "alembic.ini").read_text().split("[post_write_hooks]")[0]
     return set(re.findall(r"^(?:# )?([a-z_.]+) *=", text, re.MULTILINE))
 
@@ -48,24 +48,24 @@ def test_every_setting_of_alembic_init_is_here(stock: Path) -> None:
         assert names <= shipped[section], f"new upstream in [{section}]"
 
 
-def test_every_setting_that_alembic_offers_was_considered(stock: Path) -> None:
+def test_every_setting_that_alembic_offers_is_known(stock: Path) -> None:
     new = offered(stock) - settings(PROJECT_DIRECTORY)["alembic"] - DEFAULTS
     assert new == set(), "new upstream: ship it or add it to DEFAULTS"
 
 
 def blocks(directory: Path) -> tuple[set[str], set[str], set[str]]:
-    """What script.py.mako fills in, and the names and functions that it defines."""
+    """Return the variables, the names and the functions of script.py.mako."""
     text = (directory / "alembic" / "script.py.mako").read_text()
-    filled = set(re.findall(r"\$\{(?:repr\()?(\w+)", text)) - {"drop"}  # the template's own
+    filled = set(re.findall(r"\$\{(?:repr\()?(\w+)", text)) - {"drop"}  # ours
     names = set(re.findall(r"^(\w+): .* = \$", text, re.MULTILINE))
     return filled, names, set(re.findall(r"^def (\w+)\(", text, re.MULTILINE))
 
 
-def test_new_revisions_have_the_blocks_of_alembics_own(stock: Path) -> None:
+def test_new_revisions_have_the_parts_of_alembics_own(stock: Path) -> None:
     assert blocks(PROJECT_DIRECTORY) == blocks(stock)
 
 
-def test_env_py_covers_what_alembics_own_does(stock: Path) -> None:
+def test_env_py_covers_alembics_own(stock: Path) -> None:
     def functions(directory: Path) -> set[str]:
         tree = ast.parse((directory / "alembic" / "env.py").read_text())
         return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}

@@ -1,30 +1,21 @@
-"""Odd machines and odd moments: generation works, or says why and leaves no trace."""
+"""Generation on odd machines and at odd moments: it works, or says why and leaves no trace."""
 
+import os
 import resource
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
-from conftest import PROJECT_DIRECTORY, TEMPLATE, Project, cookiecutter, faults
+from conftest import TEMPLATE, Project, cookiecutter, faults
 
 COMMAND = [sys.executable, "-m", "cookiecutter", str(TEMPLATE), "--no-input"]
 
 
-@pytest.mark.parametrize("answer", ["project_slug=fastapi", "description=a\tb"])
-def test_a_refusal_leaves_an_existing_directory_as_it_was(tmp_path: Path, answer: str) -> None:
-    directory = tmp_path / ("fastapi" if "fastapi" in answer else "my-api")
-    directory.mkdir()
-    (directory / "alembic.ini").write_text("mine")
-    result = cookiecutter(tmp_path, "-f", answer)
-    assert result.returncode != 0
-    assert [path.name for path in directory.iterdir()] == ["alembic.ini"]
-    assert (directory / "alembic.ini").read_text() == "mine"
-
-
-def test_without_f_an_existing_directory_is_refused(tmp_path: Path) -> None:
+def test_existing_directory_is_refused_without_f(tmp_path: Path) -> None:
     (tmp_path / "my-api").mkdir()
     result = cookiecutter(tmp_path)
     assert result.returncode != 0
@@ -32,36 +23,40 @@ def test_without_f_an_existing_directory_is_refused(tmp_path: Path) -> None:
     assert list((tmp_path / "my-api").iterdir()) == []
 
 
-def test_a_fault_of_the_template_leaves_no_new_directory(
+def test_fault_of_the_template_leaves_no_new_directory(
     tmp_path: Path, template_repository: Path
 ) -> None:
-    product = Project(template_repository / PROJECT_DIRECTORY.name)
-    product.replace("alembic.ini", "path_separator = os\n", "")
+    line = "prepend_sys_path = %(here)s"
+    product = template_repository / "{{cookiecutter.project_slug}}"
+    Project(product).replace("alembic.ini", line, "")
     (tmp_path / "target").mkdir()
     command = [sys.executable, "-m", "cookiecutter", str(template_repository), "--no-input"]
     result = subprocess.run(command, cwd=tmp_path / "target", capture_output=True, text=True)
     assert result.returncode != 0
-    assert "Error: alembic.ini: needs the line path_separator = os" in result.stderr
+    assert f"alembic.ini: needs the line {line}" in result.stderr
     assert list((tmp_path / "target").iterdir()) == []
 
 
-def test_after_a_run_that_was_killed_the_next_asks_for_a_new_directory(tmp_path: Path) -> None:
-    """Half a project that git does not have cannot be told from files of the owner's."""
+def test_half_a_project_is_refused_until_it_is_removed(tmp_path: Path) -> None:
+    """The generation is killed. No git could restore the files that it leaves."""
+    target = tmp_path / "my-api"
     process = subprocess.Popen(COMMAND, cwd=tmp_path, stdout=subprocess.DEVNULL)
-    while not (tmp_path / "my-api" / "pyproject.toml").exists():
-        assert process.poll() in {None, 0}
+    deadline = time.monotonic() + 30
+    while not (target / "pyproject.toml").exists() and time.monotonic() < deadline:
+        os.sched_yield()
     process.kill()
     process.wait()
     result = cookiecutter(tmp_path, "-f")
     assert result.returncode != 0
-    assert "Error: " in result.stderr
-    assert "generate into a new directory" in result.stderr
-    shutil.rmtree(tmp_path / "my-api")
-    assert cookiecutter(tmp_path).returncode == 0
+    assert f"{target}: git must be able to restore every file in it" in result.stderr
+    shutil.rmtree(target)
+    result = cookiecutter(tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert faults(target) == []
 
 
-def test_a_disk_that_is_full_is_named(tmp_path: Path) -> None:
-    """Made here by a limit on the size of a file."""
+def test_full_disk_is_named(tmp_path: Path) -> None:
+    """A limit on the size of a file stands for it."""
     result = subprocess.run(
         COMMAND,
         cwd=tmp_path,
@@ -73,14 +68,14 @@ def test_a_disk_that_is_full_is_named(tmp_path: Path) -> None:
     assert "File too large" in result.stdout + result.stderr
 
 
-def test_a_target_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_directory_without_write_permission_is_named(tmp_path: Path) -> None:
     result = cookiecutter(tmp_path, "--output-dir", "/proc/nowhere")
     assert result.returncode != 0
     assert "/proc/nowhere" in result.stdout + result.stderr
 
 
-@pytest.mark.parametrize("name", ["with space", "日本語 ünd äöü", "a'b\"c", "$HOME", "-dash"])
-def test_any_directory_will_do(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["日本語 ünd a'b\"c $HOME", "-dash"])
+def test_any_directory_works(tmp_path: Path, name: str) -> None:
     directory = tmp_path / name
     directory.mkdir()
     result = cookiecutter(directory)
@@ -88,7 +83,7 @@ def test_any_directory_will_do(tmp_path: Path, name: str) -> None:
     assert faults(directory / "my-api") == []
 
 
-def test_a_symbolic_link_is_followed(tmp_path: Path) -> None:
+def test_symbolic_links_are_followed(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "real")
     assert cookiecutter(tmp_path, "--output-dir", "link").returncode == 0
@@ -99,21 +94,19 @@ def test_a_symbolic_link_is_followed(tmp_path: Path) -> None:
         assert faults(directory) == []
 
 
-@pytest.mark.parametrize("umask", [0o077, 0o000])
-def test_whatever_the_umask_the_password_is_private(tmp_path: Path, umask: int) -> None:
-    subprocess.run(COMMAND, cwd=tmp_path, check=True, umask=umask)
+def test_env_is_private_under_any_umask(tmp_path: Path) -> None:
+    subprocess.run(COMMAND, cwd=tmp_path, check=True, umask=0)
     assert (tmp_path / "my-api" / ".env").stat().st_mode & 0o777 == 0o600
-    assert faults(tmp_path / "my-api") == []
 
 
-def test_no_home_no_path_and_no_network_are_needed(tmp_path: Path) -> None:
+def test_generation_needs_no_home_no_path_and_no_network(tmp_path: Path) -> None:
     environment = {"PATH": str(tmp_path / "empty"), "https_proxy": "http://127.0.0.1:1"}
     result = subprocess.run(COMMAND, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert faults(tmp_path / "my-api") == []
 
 
-def test_an_interrupt_says_so(tmp_path: Path) -> None:
+def test_interrupt_is_reported(tmp_path: Path) -> None:
     process = subprocess.Popen(
         COMMAND, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

@@ -1,4 +1,4 @@
-"""URLs of a generated project, tried by both drivers on a server with TLS and passwords."""
+"""The URLs of a generated project: both drivers connect to a server with TLS and passwords."""
 
 import json
 import re
@@ -22,12 +22,15 @@ hostssl    by_cert    all      samehost  cert
 host       "d/% ü"    all      samehost  scram-sha-256
 """
 DATABASES = ["both", "plain", "encrypted", "by_cert", "d/% ü"]
-# Of roles named p0, p1, …; the last name is as odd as its password.
-PASSWORDS = ["@", "/", "%", ":", "#", "?", "&", "+", "%40", "p@/:#?&+% \\'\"", "пароль🔑", "é"]
+# The passwords of the roles p0, p1, …
+PASSWORDS = [
+    *("@", "/", "%", ":", "#", "?", "&", "+", "%40", "%(here)s", "a b"),
+    *("p@/:#?&+% \\'\"", "пароль🔑", "é"),
+]
 ODD_USER = "ü@x/y:z%"
 MODES = ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
 
-# Run in the project: tries each URL of stdin as Alembic and as the application do.
+# Run in the project. Connects to each URL of stdin as Alembic does and as the application does.
 TRY = """
 import asyncio, json, os, sys
 from alembic.config import Config
@@ -70,9 +73,9 @@ print(json.dumps({
 }))
 """
 
-# By the rules of libpq: whether there is TLS, or None where no connection is made. The
-# certificate is for the name localhost, so it is not 127.0.0.1's. What `prefer` does not
-# promise, psycopg and asyncpg may do differently.
+# True for TLS, None for no connection, by the rules of libpq. The certificate is for the name
+# localhost and not for 127.0.0.1. A tuple has psycopg's result and asyncpg's: with a wrong CA
+# `prefer` promises nothing, and they differ.
 SSL = {
     # sslmode: plain, encrypted, both; with the right CA at localhost, at 127.0.0.1; with another
     "disable": (False, None, False, False, False, False),
@@ -96,7 +99,7 @@ SSL_CASES = {
     for url, expected in zip(SSL_URLS, results, strict=True)
 }
 
-# What both drivers find on the server.
+# The facts that both drivers find on the server.
 CASES: dict[str, dict[str, Any]] = {
     "postgresql://p0@localhost:{port}/by_cert?sslmode=verify-full&sslrootcert={directory}/ca.crt"
     "&sslcert={directory}/client.crt&sslkey={directory}/client.key": {"certificate": True},
@@ -134,6 +137,8 @@ CASES: dict[str, dict[str, Any]] = {
         "tls": True
     },
     f"postgresql://{quote(ODD_USER, safe='')}:%40@localhost:{{port}}/both": {"user": ODD_USER},
+    # SQLAlchemy renders a password with its spaces.
+    f"postgresql://p{PASSWORDS.index('a b')}:a b@localhost:{{port}}/both": {"database": "both"},
     **{
         f"postgresql://p{number}:{quote(password, safe='')}@localhost:{{port}}/both": {
             "user": f"p{number}"
@@ -141,7 +146,7 @@ CASES: dict[str, dict[str, Any]] = {
         for number, password in enumerate(PASSWORDS)
     },
 }
-# What each driver says, in one line, where there is no connection.
+# The reason that each driver gives, in one line, if there is no connection.
 REFUSED = {
     "postgresql://p0:wrong@localhost:{port}/both": "password authentication failed",
     "postgresql://p0:%40@localhost:{closed}/both": "refused|Connect call failed",
@@ -156,13 +161,13 @@ REFUSED = {
 }
 
 
-# asyncpg has no channel binding; it must verify the server then, also where libpq need not.
+# asyncpg has no channel binding. It must verify the server instead, although libpq need not.
 STRICTER = "postgresql://p0:%40@127.0.0.1:{port}/both?channel_binding=require&sslrootcert={directory}/ca.crt"
 
 
 @pytest.fixture(scope="module")
 def outcomes(installed: Project) -> dict[str, Any]:
-    """What Alembic and the application find at each URL, or the error they end with."""
+    """The facts that Alembic and the application find at each URL, or their error."""
     directory = short_directory()
     directory.chmod(0o755)
     write_certificates(directory, "p0")
@@ -210,7 +215,7 @@ def literal(value: str) -> str:
 
 
 @pytest.mark.parametrize(("mode", "url"), SSL_CASES)
-def test_an_sslmode_means_the_same_to_both_drivers(
+def test_sslmode_means_the_same_to_both_drivers(
     outcomes: dict[str, Any], mode: str, url: str
 ) -> None:
     expected = SSL_CASES[mode, url]
@@ -227,7 +232,7 @@ def test_both_drivers_connect_as_asked(outcomes: dict[str, Any], url: str) -> No
 
 
 @pytest.mark.parametrize("url", REFUSED)
-def test_both_drivers_say_in_one_line_what_is_wrong(outcomes: dict[str, Any], url: str) -> None:
+def test_both_drivers_report_a_failure_in_one_line(outcomes: dict[str, Any], url: str) -> None:
     by_alembic, by_application = outcomes[url]
     assert by_alembic.startswith("CommandError: DATABASE_URL_SYNC does not connect: ")
     assert by_application.startswith("DatabaseUnavailable: ")
@@ -238,7 +243,7 @@ def test_both_drivers_say_in_one_line_what_is_wrong(outcomes: dict[str, Any], ur
     assert "\n" not in by_alembic
 
 
-def test_without_channel_binding_asyncpg_verifies_the_server(outcomes: dict[str, Any]) -> None:
+def test_asyncpg_verifies_the_server_instead_of_channel_binding(outcomes: dict[str, Any]) -> None:
     by_alembic, by_application = outcomes[STRICTER]
     assert by_alembic["tls"]
     assert "certificate is not valid for '127.0.0.1'" in by_application

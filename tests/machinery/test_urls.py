@@ -251,6 +251,7 @@ def test_scheme_without_a_driver_gets_it(scheme: str) -> None:
         "postgresql://u:hunter2@[::1,two/d",
         "postgresql://db:hunter2/app",
         "app:hunter2@db/app",
+        "app:hunter2@postgresql://db/app",
         "host=db password=hunter2",
         "hunter2",
     ],

@@ -1,7 +1,7 @@
-"""Dockerfile and compose.yaml, carried out without an engine, which a contributor need not have.
+"""Dockerfile and compose.yaml, executed without Docker, which contributors need not have.
 
-A directory stands for the image's root. What a container runs is run by a user who can read that
-directory and write to no file, with the variables of the image and no program but its own.
+A directory is the root of the image. Commands of containers run as a user who can read this
+directory and cannot write to any file, with the variables and programs of the image only.
 """
 
 import json
@@ -36,11 +36,11 @@ from servers import binary, free_port, postgresql, psql
 pytestmark = pytest.mark.slow
 
 ROOT = os.geteuid() == 0
-SOCKET = "/var/run/postgresql"  # where the image's server and psql have it
+SOCKET = "/var/run/postgresql"  # the directory of the socket in the image postgres
 
 
 def instructions(project: Path) -> list[tuple[str, str]]:
-    """What a Dockerfile says, with continued lines joined."""
+    """The instructions of the Dockerfile, with continued lines joined."""
     text = (project / "Dockerfile").read_text()
     lines = [line for line in text.splitlines() if line and not line.startswith("#")]
     joined = re.sub(r"\\\n\s*", "", "\n".join(lines))
@@ -48,7 +48,7 @@ def instructions(project: Path) -> list[tuple[str, str]]:
 
 
 def context(project: Path) -> set[str]:
-    """The files that `.dockerignore` lets in; of the patterns that match, the last one counts."""
+    """The files that `.dockerignore` admits. The last pattern that matches a file decides."""
     lines = (project / ".dockerignore").read_text().splitlines()
     patterns = [line for line in lines if line and not line.startswith("#")]
     names = {p.relative_to(project).as_posix(): True for p in project.rglob("*") if p.is_file()}
@@ -57,12 +57,19 @@ def context(project: Path) -> set[str]:
         for name in names:
             if re.fullmatch(f"{glob}(/.*)?", name):
                 names[name] = pattern.startswith("!")
-    return {name for name, let_in in names.items() if let_in}
+    return {name for name, admitted in names.items() if admitted}
+
+
+def python() -> str:
+    """The newest interpreter that the user of the image may run."""
+    paths = [Path(name).resolve() for name in ("/usr/bin/python3", *interpreters())]
+    public = [path for path in paths if all(p.stat().st_mode & 0o1 for p in path.parents)]
+    return str((public if ROOT and public else paths)[-1])
 
 
 @dataclass
 class Image:
-    """What a Dockerfile makes of a project, in `root` as if that were `/`."""
+    """The image that the Dockerfile builds. The directory `root` is its `/`."""
 
     project: Path
     root: Path
@@ -104,19 +111,18 @@ class Image:
         return self.root / os.path.join(self.workdir, path).lstrip("/")
 
     def start_stage(self, base: str) -> None:
-        """The stages that Python's image begins hold what is needed of it; uv's is not made."""
+        """Begin a stage. An image of Python provides two programs; others stay empty."""
         if self.root.exists():
             self.root.rename(self.root.with_name("build"))
         self.root.mkdir()
-        python = str(Path(interpreters()[-1]).resolve())
-        self.tools = {"python": python, "chmod": "/bin/chmod"} if "python" in base else {}
+        self.tools = {"python": python(), "chmod": "/bin/chmod"} if "python" in base else {}
         self.workdir, self.environment = "/", {}
         self.user, self.command, self.healthcheck = "root", [], []
 
     def copy(self, *arguments: str) -> None:
         match arguments:
             case ["--from=uv", "/uv", "/usr/local/bin/"]:
-                # `uv run` tells its own path; on PATH there may be a script that needs a shell.
+                # `uv run` sets UV. On PATH there may be a wrapper script that needs a shell.
                 self.tools["uv"] = os.environ.get("UV") or str(shutil.which("uv"))
             case ["--from=build", source, target]:
                 built = self.root.with_name("build") / source.lstrip("/")
@@ -128,7 +134,7 @@ class Image:
                         shutil.copy2(self.project / name, self.here(target) / name)
 
     def variables(self) -> dict[str, str]:
-        """The environment of what runs in this image."""
+        """The environment of commands in this image."""
         programs = self.root / "usr" / "local" / "bin"
         shutil.rmtree(programs, ignore_errors=True)
         programs.mkdir(parents=True)
@@ -139,7 +145,7 @@ class Image:
         return self.environment | {"PATH": path, "HOME": "/"}
 
     def run(self, command: str) -> None:
-        """As root does while the image is built; uv may use its cache and whatever leads it."""
+        """Run a command of the build, as root. uv may use its cache and its configuration."""
         environment = user_environment() | {"UV_CACHE_DIR": self.cache} | self.variables()
         result = subprocess.run(
             ["/bin/sh", "-c", command],
@@ -151,10 +157,10 @@ class Image:
         assert result.returncode == 0, result.stderr
 
     def start(self, command: list[str], environment: dict[str, str]) -> "subprocess.Popen[str]":
-        """As a container with a read-only file system does, under the user of the image."""
+        """Start a command as the user of the image, with a read-only file system."""
         variables = self.variables() | environment
         program = shutil.which(command[0], path=variables["PATH"])
-        assert program, f"the image holds no {command[0]}"
+        assert program, f"the image has no {command[0]}"
         return subprocess.Popen(
             [program, *command[1:]],
             cwd=self.here("."),
@@ -169,20 +175,20 @@ class Image:
         )
 
     def check(self, url: str) -> "subprocess.Popen[str]":
-        """Start the HEALTHCHECK of a container that answers at `url`."""
+        """Start the HEALTHCHECK of a container that serves at `url`."""
         address = "http://127.0.0.1:8000"
         assert address in self.healthcheck[-1]
-        proxy = {"HTTP_PROXY": "http://127.0.0.1:1"}  # not for this address
+        proxy = {"HTTP_PROXY": "http://127.0.0.1:1"}  # must not be used for this address
         return self.start([word.replace(address, url) for word in self.healthcheck], proxy)
 
 
 def write_nothing() -> None:
-    """No byte to any file, wherever it is."""
+    """Forbid this process to write to files."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
 
 
 def finish(process: "subprocess.Popen[str]") -> str:
-    """What it says; it must succeed."""
+    """Return the output of a process. It must succeed."""
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 0, output
     return output
@@ -190,7 +196,7 @@ def finish(process: "subprocess.Popen[str]") -> str:
 
 @pytest.fixture(scope="module")
 def project(baked: Project) -> Path:
-    """A checkout in which nobody else may read, before there is a lock file."""
+    """A checkout without a lock file, readable for its owner only."""
     copy = baked.copy(short_directory()).path
     for path in copy.rglob("*"):
         path.chmod(0o700 if path.is_dir() else 0o600)
@@ -206,7 +212,8 @@ def image(project: Path, uv_cache: str) -> Image:
     return image
 
 
-def test_the_image_holds_the_project_and_no_secret(image: Image) -> None:
+def test_image_has_the_files_of_the_application_only(image: Image) -> None:
+    """No secret, no tests, no dev/. Every Python file is compiled."""
     root = image.root / "project"
     names = {p.relative_to(root).as_posix() for p in root.rglob("*") if p.is_file()}
     source = {name for name in names if not name.startswith(".venv/") and ".pyc" not in name}
@@ -219,7 +226,7 @@ def test_the_image_holds_the_project_and_no_secret(image: Image) -> None:
             assert list((path.parent / "__pycache__").glob(f"{path.stem}.*.pyc")), name
 
 
-def test_the_image_holds_no_development_dependency_and_no_uv(image: Image) -> None:
+def test_image_has_no_development_dependency_and_no_uv(image: Image) -> None:
     groups = (image.project / "pyproject.toml").read_text().split("[dependency-groups]")[1]
     names = set(re.findall(r'"([\w-]+)>=', groups.split("[build-system]")[0]))
     found = {p.name.split("-")[0] for p in image.root.rglob("*.dist-info")}
@@ -228,14 +235,12 @@ def test_the_image_holds_no_development_dependency_and_no_uv(image: Image) -> No
     assert image.tools.keys() == {"python", "chmod"}
 
 
-def test_the_image_is_not_roots(image: Image) -> None:
-    """By number: an orchestrator that forbids root knows no names."""
+def test_image_does_not_run_as_root(image: Image) -> None:
+    """The user is a number, because Kubernetes cannot check a name for `runAsNonRoot`."""
     assert image.user == "10001:10001"
 
 
-def test_nobody_builds_with_a_lock_file_that_is_out_of_date(
-    image: Image, copied: Project, uv_cache: str
-) -> None:
+def test_outdated_lock_file_fails_the_build(image: Image, copied: Project, uv_cache: str) -> None:
     shutil.copy(image.root / "project" / "uv.lock", copied.path)
     copied.replace("pyproject.toml", "structlog>=25.1.0", "structlog>=25.2.0")
     stale = Image(copied.path, short_directory() / "root", uv_cache)
@@ -245,7 +250,7 @@ def test_nobody_builds_with_a_lock_file_that_is_out_of_date(
 
 @dataclass
 class Compose:
-    """compose.yaml with the variables of `.env`, and a PostgreSQL in place of its own."""
+    """compose.yaml with the variables of `.env`, on a PostgreSQL of the test."""
 
     file: dict[str, Any]
     secrets: dict[str, str]
@@ -266,18 +271,18 @@ class Compose:
         return self.secrets[variable[1]]
 
     def order(self) -> list[str]:
-        """Services, each after those that it depends on."""
+        """The services in the order of their dependencies."""
         services = self.file["services"]
         graph = {name: service.get("depends_on", ()) for name, service in services.items()}
         return list(TopologicalSorter(graph).static_order())
 
     def volumes(self, service: str) -> dict[str, str]:
-        """What is mounted, by the place."""
+        """The volumes of a service, by mount point."""
         mounted = self.file["services"][service].get("volumes", [])
         return dict(volume.split(":")[:2][::-1] for volume in mounted)
 
     def prepare_roles(self) -> None:
-        """Run the service `roles`, with psql on the machine."""
+        """Run the service `roles` with the psql of this machine."""
         service = self.file["services"]["roles"]
         mounted = self.volumes("roles")
         socket = {"PGHOST": str(self.directory), "PGPORT": str(self.port)}
@@ -301,7 +306,7 @@ class Compose:
 
 @pytest.fixture(scope="module")
 def compose(project: Path) -> Iterator[Compose]:
-    """Its server runs and, as the image's does, asks those for a password who come by TCP."""
+    """The services, with a running server that asks for passwords on TCP, as the image does."""
     secrets = {name: str(value) for name, value in dotenv_values(project / ".env").items()}
     directory = short_directory()
     with postgresql(
@@ -313,7 +318,7 @@ def compose(project: Path) -> Iterator[Compose]:
         yield compose
 
 
-def test_compose_waits_for_what_comes_before(compose: Compose) -> None:
+def test_services_wait_for_their_dependencies(compose: Compose) -> None:
     assert compose.order() == ["postgres", "roles", "migrate", "app"]
     conditions = {
         (name, other): how["condition"]
@@ -330,19 +335,19 @@ def test_compose_waits_for_what_comes_before(compose: Compose) -> None:
     subprocess.run(command, check=True, capture_output=True)
 
 
-def test_compose_shows_itself_to_this_machine_alone(compose: Compose) -> None:
+def test_only_this_machine_can_connect(compose: Compose) -> None:
     ports = [port for s in compose.file["services"].values() for port in s.get("ports", [])]
     assert ports == ["127.0.0.1:8000:8000"]
 
 
-def test_the_database_outlives_its_container(compose: Compose) -> None:
-    """Where the image keeps it from version 18 on."""
+def test_database_is_on_a_volume(compose: Compose) -> None:
+    """The image has its data in this directory from version 18 on."""
     assert compose.file["services"]["postgres"]["image"] == "postgres:18"
     volume = compose.volumes("postgres")["/var/lib/postgresql"]
     assert volume in compose.file["volumes"]
 
 
-def test_a_container_of_the_project_can_do_no_more_than_it_must(compose: Compose) -> None:
+def test_containers_are_read_only_and_unprivileged(compose: Compose) -> None:
     for name in ("migrate", "app"):
         service = compose.file["services"][name]
         assert service["read_only"] is True
@@ -350,34 +355,34 @@ def test_a_container_of_the_project_can_do_no_more_than_it_must(compose: Compose
         assert service["security_opt"] == ["no-new-privileges:true"]
 
 
-def test_only_what_serves_is_asked_whether_it_does(compose: Compose) -> None:
-    """The image's HEALTHCHECK holds for each of its services that does not say otherwise."""
+def test_only_the_server_has_a_healthcheck(compose: Compose) -> None:
+    """The HEALTHCHECK of the image applies to every service that does not disable it."""
     services = compose.file["services"]
     assert services["migrate"]["healthcheck"] == {"disable": True}
     assert "healthcheck" not in services["app"]
 
 
-def test_every_setting_reaches_the_application(image: Image, compose: Compose) -> None:
+def test_compose_passes_every_setting_to_the_application(image: Image, compose: Compose) -> None:
     script = "from app.config import Settings; print(*Settings.model_fields)"
     names = finish(image.start(["python", "-c", script], {})).upper().split()
-    here = {"DATABASE_URL_SYNC", "DATABASE_POOLER"}  # of migrations; there is no pooler
-    told = set(compose.file["services"]["app"]["environment"])
-    servers = {"FORWARDED_ALLOW_IPS", "UVICORN_LOG_LEVEL", "WEB_CONCURRENCY"}
-    assert told == set(names) - here | servers
+    unused = {"DATABASE_URL_SYNC", "DATABASE_POOLER"}  # for migrations; there is no pooler
+    passed = set(compose.file["services"]["app"]["environment"])
+    uvicorn = {"FORWARDED_ALLOW_IPS", "UVICORN_LOG_LEVEL", "WEB_CONCURRENCY"}
+    assert passed == set(names) - unused | uvicorn
 
 
-def test_each_service_is_told_its_own_secret(compose: Compose) -> None:
+def test_each_service_gets_its_own_password_only(compose: Compose) -> None:
     secrets = {name for name in compose.secrets if name.endswith("_PASSWORD")}
     for service, known in (("migrate", "APP_OWNER_PASSWORD"), ("app", "APP_PASSWORD")):
-        told = " ".join(compose.environment(service).values())
-        assert {name for name in secrets if compose.secrets[name] in told} == {known}
+        values = " ".join(compose.environment(service).values())
+        assert {name for name in secrets if compose.secrets[name] in values} == {known}
     text = (compose.project / "compose.yaml").read_text()
     assert not [name for name in secrets if compose.secrets[name] in text]
 
 
 @contextmanager
 def serving(image: Image, compose: Compose) -> Iterator[tuple["subprocess.Popen[str]", str]]:
-    """The container `app`, and the address at which it answers."""
+    """Run the container `app`. Yields its process and its URL."""
     port = str(free_port())
     command = [port if word == "8000" else word for word in image.command]
     process = image.start(command, compose.environment("app"))
@@ -394,7 +399,7 @@ def serving(image: Image, compose: Compose) -> Iterator[tuple["subprocess.Popen[
 
 
 def test_compose_starts_the_application(image: Image, compose: Compose) -> None:
-    """Twice, as a machine does that is switched on again; then with another `.env`."""
+    """Twice, with new passwords and another number of workers the second time."""
     compose.secrets["ALLOWED_HOSTS"] = "api.example.com"
     for workers in ("1", "2"):
         compose.secrets["WEB_CONCURRENCY"] = workers
@@ -404,9 +409,9 @@ def test_compose_starts_the_application(image: Image, compose: Compose) -> None:
         migrate = compose.file["services"]["migrate"]["command"]
         finish(image.start(migrate, compose.environment("migrate")))
         with serving(image, compose) as (server, url):
-            # Several workers listen a moment after their parent says so.
-            patient = httpx.HTTPTransport(retries=7)
-            with httpx.Client(transport=patient, base_url=url, timeout=30) as client:
+            # Workers listen a moment after their parent logs that the server runs.
+            retrying = httpx.HTTPTransport(retries=7)
+            with httpx.Client(transport=retrying, base_url=url, timeout=30) as client:
                 assert client.get("/health/ready").status_code == 200
                 assert client.get("/items").status_code == 400
                 client.headers["host"] = "api.example.com"
@@ -424,19 +429,19 @@ def test_compose_starts_the_application(image: Image, compose: Compose) -> None:
     assert len(names) == 2
 
 
-def test_compose_gives_the_application_no_more_rights(image: Image, compose: Compose) -> None:
+def test_application_of_compose_cannot_migrate(image: Image, compose: Compose) -> None:
     compose.prepare_roles()
-    told = compose.environment("app")
-    output = image.start(["alembic", "downgrade", "base"], told).communicate(timeout=60)[0]
+    env = compose.environment("app")
+    output = image.start(["alembic", "downgrade", "base"], env).communicate(timeout=60)[0]
     assert "DATABASE_URL_SYNC must name the role that owns the schema" in output
 
 
-def test_a_container_writes_nothing(image: Image) -> None:
-    """Else the tests above would prove less than they say."""
+def test_containers_of_these_tests_cannot_write(image: Image) -> None:
+    """Otherwise the tests above would not prove that a read-only file system suffices."""
     directory = short_directory()
     directory.chmod(0o777)
-    told = {"DATABASE_URL": "postgresql://app@localhost/app"}
+    env = {"DATABASE_URL": "postgresql://app@localhost/app"}
     for place in (directory, *((image.root / "project",) if ROOT else ())):
-        script = f"import app.main; open('{place}/written', 'w').write('x')"
-        output = image.start(["python", "-c", script], told).communicate(timeout=60)[0]
+        script = f"import app.main, pathlib; pathlib.Path('{place}/file').write_text('x')"
+        output = image.start(["python", "-c", script], env).communicate(timeout=60)[0]
         assert "File too large" in output or "Permission denied" in output

@@ -20,8 +20,8 @@ LIMIT, ATTEMPTS = 250, 3
 
 
 def check(name: str, values: str) -> str:
-    texts = ", ".join(f"'{value}'::character varying" for value in values.split())
-    return f"{name} CHECK (((status)::text = ANY ((ARRAY[{texts}])::text[])))"
+    texts = ", ".join(f"'{value}'::text" for value in values.split())
+    return f"{name} CHECK ((status = ANY (ARRAY[{texts}])))"
 
 
 INDEX = "CREATE INDEX ix_items_created_at ON public.items USING btree (created_at)"

@@ -30,7 +30,7 @@ def given_to_psycopg(url: str) -> dict[str, Any]:
 
 def given_to_asyncpg(url: str) -> dict[str, Any]:
     """Return the arguments of asyncpg, those in its DSN included."""
-    parsed, arguments = asyncpg_arguments(complete(url, None)[0])
+    parsed, arguments = asyncpg_arguments(Settings(database_url=url).database_url)
     dsn = make_url(arguments.pop("dsn", "postgresql://")).query
     dialect = create_async_engine(parsed).dialect
     return {**dialect.create_connect_args(parsed)[1], **arguments, **dsn}
@@ -201,6 +201,23 @@ def test_both_drivers_choose_among_hosts() -> None:
 def test_every_sslmode_is_handed_on(mode: str) -> None:
     url = f"postgresql://u@db/d?sslmode={mode}"
     assert given_to_psycopg(url)["sslmode"] == given_to_asyncpg(url)["sslmode"] == mode
+
+
+@pytest.mark.parametrize(
+    ("parameter", "value"),
+    [
+        ("passfile", "/run/pgpass"),
+        ("krbsrvname", "pg"),
+        ("gsslib", "gssapi"),
+        ("sslpassword", "secret"),
+        ("sslcrl", "revoked.crl"),
+        ("sslnegotiation", "postgres"),
+        ("ssl_min_protocol_version", "TLSv1.2"),
+        ("ssl_max_protocol_version", "TLSv1.3"),
+    ],
+)
+def test_parameter_that_asyncpg_reads_is_handed_on(parameter: str, value: str) -> None:
+    assert given_to_asyncpg(f"postgresql://db/d?{parameter}={value}")[parameter] == value
 
 
 @pytest.mark.parametrize("password", PASSWORDS)

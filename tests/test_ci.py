@@ -1,4 +1,4 @@
-"""What a project's CI runs, run here: each step of GitHub's workflow and GitLab's jobs."""
+"""The CI of generated projects: each command of GitHub's workflow and GitLab's jobs runs here."""
 
 import os
 import re
@@ -11,12 +11,12 @@ import yaml
 from conftest import Bake, Project, short_directory, tool
 from servers import postgresql
 
-# What needs an engine, which a contributor need not have. tests/test_docker.py does without.
+# Needs Docker, which contributors need not have. tests/test_docker.py builds without it.
 NOT_RUN_HERE = ["docker build ."]
 
 
 def steps(project: Project) -> dict[str, tuple[list[str], dict[str, str]]]:
-    """The commands of each job, and its variables, whichever CI it is."""
+    """The commands and the variables of each job, for GitHub and GitLab."""
     if (project.path / ".gitlab-ci.yml").exists():
         jobs = yaml.safe_load((project.path / ".gitlab-ci.yml").read_text())
         del jobs["workflow"]
@@ -45,25 +45,25 @@ def matrix_of(project: Project) -> list[str]:
     return list(yaml.safe_load(found[1]))
 
 
-def test_both_do_the_same(bake: Bake) -> None:
-    """But for how uv gets there."""
+def test_github_and_gitlab_run_the_same_commands(bake: Bake) -> None:
+    """They differ only in how they install uv."""
     github, gitlab = bake(ci="github"), bake(ci="gitlab", project_slug="other")
     assert matrix_of(github) == matrix_of(gitlab) == ["3.11", "3.12", "3.13", "3.14"]
-    done = [
+    commands = [
         [c for commands, _ in steps(project).values() for c in commands if "install uv" not in c]
         for project in (github, gitlab)
     ]
-    assert done[0] == done[1]
+    assert commands[0] == commands[1]
 
 
-def test_githubs_jobs_may_only_read(baked: Project) -> None:
+def test_github_jobs_have_read_permission_only(baked: Project) -> None:
     workflow = yaml.safe_load((baked.path / ".github/workflows/ci.yml").read_text())
     assert workflow["permissions"] == {}
     for job in workflow["jobs"].values():
         assert job["permissions"] == {"contents": "read"}
 
 
-def test_a_commit_is_checked_as_ci_does(baked: Project) -> None:
+def test_pre_commit_runs_the_checks_of_ci(baked: Project) -> None:
     config = yaml.safe_load((baked.path / ".pre-commit-config.yaml").read_text())
     (local,) = config["repos"]
     assert local["repo"] == "local"
@@ -73,7 +73,7 @@ def test_a_commit_is_checked_as_ci_does(baked: Project) -> None:
 
 @pytest.fixture
 def tools(uv_cache: str) -> dict[str, str]:
-    """A machine of a CI service: Python, pip and pipx, and nothing of ours."""
+    """The environment of a CI machine: Python, pip and pipx, without this machine's tools."""
     directory = short_directory()
     subprocess.run([sys.executable, "-m", "venv", directory / "python"], check=True)
     pip = directory / "python" / "bin" / "pip"
@@ -89,7 +89,7 @@ def tools(uv_cache: str) -> dict[str, str]:
 
 @pytest.fixture
 def service() -> Iterator[str]:
-    """Where the jobs' PostgreSQL listens."""
+    """Run the PostgreSQL of the jobs. Yields its address."""
     directory = short_directory()
     access = "local all all trust\nhost all all all trust\n"
     with postgresql(directory, access, {}) as port:
@@ -100,15 +100,15 @@ def service() -> Iterator[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("ci", ["github", pytest.param("gitlab", marks=pytest.mark.exhaustive)])
-def test_each_step_succeeds(bake: Bake, tools: dict[str, str], service: str, ci: str) -> None:
-    """In a checkout with the lock file that the README says to commit."""
+def test_every_command_succeeds(bake: Bake, tools: dict[str, str], service: str, ci: str) -> None:
+    """In a checkout with a lock file, which the README tells users to commit."""
     project = bake(ci=ci).copy(short_directory())
     (project.path / ".env").unlink()
     project.run("uv", "lock", "--quiet")
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
-    left = []
+    skipped = []
     for commands, variables in steps(project).values():
-        told = {
+        values = {
             name: re.sub(r"@(localhost|postgres):5432/", f"@{service}/", value).replace(
                 "${{ matrix.python }}", python
             )
@@ -116,23 +116,23 @@ def test_each_step_succeeds(bake: Bake, tools: dict[str, str], service: str, ci:
         }
         for command in commands:
             if command in NOT_RUN_HERE:
-                left.append(command)
+                skipped.append(command)
             else:
-                project.run("bash", "-e", "-c", command, env=tools | told)
-    assert left == NOT_RUN_HERE
+                project.run("bash", "-e", "-c", command, env=tools | values)
+    assert skipped == NOT_RUN_HERE
 
 
 @pytest.mark.slow
 @pytest.mark.exhaustive
-def test_a_project_without_options_runs_its_own_checks(bake: Bake) -> None:
+def test_project_without_options_passes_its_checks(bake: Bake) -> None:
     project = bake(docker=False, ci="none").copy(short_directory())
     for command in ("ruff check", "ruff format --check", "mypy", "pytest -q"):
         project.uv(*command.split())
 
 
 @pytest.mark.slow
-def test_a_commit_is_checked(copied: Project) -> None:
-    """Each hook lets pass what is generated, and finds what it is for."""
+def test_pre_commit_hooks_find_faults(copied: Project) -> None:
+    """Each hook passes on the generated project and fails on a fault."""
     prek = tool("prek run --all-files")
     environment = {"PREK_HOME": str(short_directory()), "PATH": os.environ["PATH"]}
     copied.run("uv", "lock", "--quiet")

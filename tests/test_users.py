@@ -1,4 +1,4 @@
-"""The ways in: every tool that runs cookiecutter, every kind of address, answers typed."""
+"""Ways to use the template: tools that run cookiecutter, addresses, and typed answers."""
 
 import json
 import re
@@ -18,7 +18,7 @@ README = (TEMPLATE / "README.md").read_text(encoding="utf-8")
 
 
 def run(directory: Path, *command: str, env: dict[str, str] | None = None) -> None:
-    """Run the command of a user whose home is `directory`."""
+    """Run a command in `directory`, with it as the home directory."""
     result = subprocess.run(
         command,
         cwd=directory,
@@ -64,7 +64,7 @@ def test_pipx(tmp_path: Path, uv_cache: str) -> None:
 COOKIECUTTER = [sys.executable, "-m", "cookiecutter"]
 
 
-def test_a_repository_and_a_tag_of_it(tmp_path: Path, template_repository: Path) -> None:
+def test_git_repository_and_tag(tmp_path: Path, template_repository: Path) -> None:
     git(template_repository, "tag", "v1")
     (template_repository / "cookiecutter.json").write_text("{}")
     git(template_repository, "commit", "-qam", "Broken")
@@ -73,7 +73,7 @@ def test_a_repository_and_a_tag_of_it(tmp_path: Path, template_repository: Path)
     assert_generated(tmp_path)
 
 
-def test_a_zip_file(tmp_path: Path, template_repository: Path) -> None:
+def test_zip_file(tmp_path: Path, template_repository: Path) -> None:
     shutil.rmtree(template_repository / ".git")
     archive = shutil.make_archive(
         str(tmp_path / "archive"), "zip", tmp_path, template_repository.name
@@ -82,7 +82,7 @@ def test_a_zip_file(tmp_path: Path, template_repository: Path) -> None:
     assert_generated(tmp_path)
 
 
-def test_a_replay(tmp_path: Path) -> None:
+def test_replay(tmp_path: Path) -> None:
     run(tmp_path, *COOKIECUTTER, str(TEMPLATE), "--no-input", "description=Once more")
     shutil.rmtree(tmp_path / "my-api")
     run(tmp_path, *COOKIECUTTER, str(TEMPLATE), "--replay")
@@ -92,7 +92,7 @@ def test_a_replay(tmp_path: Path) -> None:
 
 
 def test_answers_typed_in_a_terminal(tmp_path: Path) -> None:
-    """The README shows what the questions look like."""
+    """The README shows the same questions."""
     questions = json.loads((TEMPLATE / "cookiecutter.json").read_text())
     terminal = pexpect.spawn(
         COOKIECUTTER[0],

@@ -1,4 +1,4 @@
-"""Every interpreter of this machine, with the newest and the lowest declared dependencies."""
+"""All interpreters of this machine, with the newest and the lowest declared dependencies."""
 
 from pathlib import Path
 
@@ -7,26 +7,25 @@ from conftest import Project, interpreters
 
 pytestmark = pytest.mark.slow
 
-
 LOWEST = ["--resolution", "lowest-direct"]
 
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("python", interpreters(but_this=True))
-def test_the_generated_suite_with_the_newest(copied: Project, python: str) -> None:
+def test_generated_suite_with_newest_dependencies(copied: Project, python: str) -> None:
     assert " passed" in copied.uv("--python", python, "pytest", "-q", "-n", "2")
 
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("python", interpreters())
-def test_the_generated_suite_with_the_lowest(copied: Project, python: str) -> None:
+def test_generated_suite_with_lowest_dependencies(copied: Project, python: str) -> None:
     assert " passed" in copied.uv("--python", python, *LOWEST, "pytest", "-q")
 
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("resolution", [[], LOWEST], ids=["newest", "lowest"])
 @pytest.mark.parametrize("python", interpreters())
-def test_the_templates_fast_part(
+def test_fast_part_of_the_template(
     template_repository: Path, python: str, resolution: list[str]
 ) -> None:
     template = Project(template_repository)

@@ -30,7 +30,9 @@ def given_to_psycopg(url: str) -> dict[str, Any]:
 
 def given_to_asyncpg(url: str) -> dict[str, Any]:
     """Return the arguments of asyncpg, those in its DSN included."""
-    parsed, arguments = asyncpg_arguments(Settings(database_url=url).database_url)
+    parsed, arguments = asyncpg_arguments(
+        Settings(database_url=url, database_url_sync=None).database_url
+    )
     dsn = make_url(arguments.pop("dsn", "postgresql://")).query
     dialect = create_async_engine(parsed).dialect
     return {**dialect.create_connect_args(parsed)[1], **arguments, **dsn}

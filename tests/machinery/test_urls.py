@@ -10,6 +10,7 @@ from app.config import Settings
 from app.database import ConfigurationError
 from app.database import create_engine as create_app_engine
 from app.database.asyncpg_url import asyncpg_arguments
+from app.database.settings import MigrationSettings
 from app.database.urls import ASYNC_DRIVER, EXAMPLE_PASSWORD, SYNC_DRIVER, complete
 
 SECRET = "hunter2"  # noqa: S105 - nobody's
@@ -334,7 +335,8 @@ def test_parameter_that_asyncpg_does_not_support_is_refused(parameters: str) -> 
             f"{name} asks for {parameter}, which asyncpg does not"
         )
     assert parameter in given_to_psycopg(url)
-    # The application's own URL may be without it.
+    # Migrations can use it, and the application's own URL may be without it.
+    assert MigrationSettings(database_url=None, database_url_sync=url)
     assert Settings(database_url="postgresql://u@db/d", database_url_sync=url)
 
 

@@ -71,13 +71,17 @@ async def test_largest_id_is_404(client: AsyncClient, method: str) -> None:
 @pytest.mark.parametrize("method", ["GET", "PATCH", "DELETE"])
 @pytest.mark.parametrize("item_id", ["0", *NOT_NUMBERS])
 async def test_wrong_id_is_422(client: AsyncClient, method: str, item_id: str) -> None:
-    assert_problem(await client.request(method, f"/items/{item_id}", json={}), 422)
+    response = await client.request(method, f"/items/{item_id}", json={})
+    assert_problem(response, 422)
+    assert [error["location"] for error in response.json()["errors"]] == ["path.item_id"]
 
 
 @pytest.mark.parametrize("value", ["", *NOT_NUMBERS])
 @pytest.mark.parametrize("parameter", ["limit", "after"])
 async def test_wrong_query_is_422(client: AsyncClient, parameter: str, value: str) -> None:
-    assert_problem(await client.get(f"/items?{parameter}={value}"), 422)
+    response = await client.get(f"/items?{parameter}={value}")
+    assert_problem(response, 422)
+    assert [error["location"] for error in response.json()["errors"]] == [f"query.{parameter}"]
 
 
 async def test_largest_cursor_is_accepted(client: AsyncClient) -> None:

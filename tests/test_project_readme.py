@@ -69,7 +69,7 @@ def test_agents_commands_are_those_of_the_readme() -> None:
 
 
 def test_agents_md_is_short() -> None:
-    """A limit that the issue set: a longer file is not read."""
+    """An assistant loads the whole file for every task."""
     assert len(readmes.read(AGENTS).splitlines()) <= 60
 
 
@@ -104,7 +104,7 @@ def test_table_is_added_and_the_example_removed(copied: Project) -> None:
     run_blocks(copied, readmes.take(GENERATED, "Add a table"))
     (revision,) = (copied.path / "alembic" / "versions").glob("*_create_users_*.py")
     upgrade = revision.read_text().split("def downgrade")[0]
-    assert re.findall(r"\bop\.(\w+)\(\n? *", upgrade.replace("op.f(", "")) == ["create_table"]
+    assert set(re.findall(r"\bop\.(\w+)", upgrade)) == {"create_table", "f"}
     assert copied.uv("dev", "psql", "-Atc", "SELECT * FROM users") == ""
 
     run_blocks(copied, readmes.take(GENERATED, "Remove the example"))
@@ -130,15 +130,11 @@ def add_feature(project: Project, name: str) -> None:
     copy, check = map(renamed, readmes.take(GENERATED, "Add a feature"))
     run_blocks(project, [copy])
     spans = inline_code(readmes.sections(GENERATED)["Add a feature"])
-    for line, start in (
-        ("from app.notes", "from app.items"),
-        ("app.include_router(notes", "    app.include_router(items"),
-    ):
-        (added,) = [renamed(span) for span in spans if span.startswith(line)]
-        main = (project.path / "app" / "main.py").read_text()
-        (beside,) = [each for each in main.splitlines() if each.startswith(start)]
-        indent = beside[: len(beside) - len(beside.lstrip())]
-        project.replace("app/main.py", beside, f"{beside}\n{indent}{added}")
+    lines = (project.path / "app" / "main.py").read_text().splitlines()
+    for start in ("from app.", "app.include_router("):
+        (added,) = [renamed(span) for span in spans if span.startswith(start)]
+        (beside,) = [line for line in lines if line.strip().startswith(f"{start}items")]
+        project.replace("app/main.py", beside, f"{beside}\n{beside.partition(start)[0]}{added}")
     assert " passed" in run_blocks(project, [check])
 
 
@@ -150,12 +146,8 @@ def test_feature_is_added(copied: Project, name: str) -> None:
     assert f'"{name}s"' in revision.read_text()
     run_blocks(copied, readmes.blocks(GENERATED, "")[2:3])
     copied.uv("dev", "sh", "-euc", "alembic upgrade head && alembic check")
-    changed = [
-        p
-        for p in (copied.path / "app" / f"{name}s").glob("*.py")
-        if "item" in p.read_text().lower().replace(".items()", "")
-    ]
-    assert changed == []
+    for file in (copied.path / "app" / f"{name}s").glob("*.py"):
+        assert "item" not in file.read_text().lower().replace(".items()", "")
 
 
 @pytest.mark.slow

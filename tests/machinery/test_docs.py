@@ -54,5 +54,10 @@ async def test_no_other_file_is_served(client: AsyncClient, name: str) -> None:
     assert response.status_code == 404
 
 
+async def test_no_other_page_is_served(client: AsyncClient) -> None:
+    """ReDoc's page loads its files from the internet."""
+    assert (await client.get("/redoc")).status_code == 404
+
+
 async def test_openapi_does_not_list_the_page(app: FastAPI) -> None:
     assert [path for path in app.openapi()["paths"] if "docs" in path] == []

@@ -40,8 +40,8 @@ UNDO = "To undo all of it: cd {directory} && git restore . && git clean -fd ."
 
 
 def main() -> int:
-    for stream in (sys.stdout, sys.stderr):  # a terminal that cannot show a name is no failure
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    # A terminal that cannot show a name is no failure.
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     root, answers = Path.cwd(), json.loads(ANSWERS)
     tracked, dropped = tracked_files(root), unchosen(answers)
     for name in dropped:
@@ -78,7 +78,7 @@ def git(command: str) -> tuple[str, str]:
     # In a git hook, variables name another repository.
     kept = {k: v for k, v in os.environ.items() if k[:4] != "GIT_" or k.startswith("GIT_CONFIG")}
     try:
-        result = run(["git", *command.split()], env=kept, capture_output=True, errors="replace")  # noqa: S603, S607 - fixed commands of the user's git
+        result = run(["git", *command.split()], env=kept, capture_output=True, errors="replace")  # noqa: S603, S607 - fixed commands, the user's git
     except OSError as error:
         return "", f"git does not run ({error.strerror})"
     said = f"git says {' '.join(result.stderr.split())!r}" if result.returncode else ""

@@ -66,7 +66,7 @@ def main() -> int:
         or (set(os.listdir()) - {".git"} and check_directory(os.getcwd()))
     )
     if error:
-        print(f"Error: {error}".encode("ascii", "backslashreplace").decode(), file=sys.stderr)
+        print(f"Error: {error}", file=sys.stderr)
     return 1 if error else 0
 
 
@@ -117,7 +117,7 @@ def git(command: str) -> tuple[str, str]:
     # In a git hook, variables name another repository.
     kept = {k: v for k, v in os.environ.items() if k[:4] != "GIT_" or k.startswith("GIT_CONFIG")}
     try:
-        result = run(["git", *command.split()], env=kept, capture_output=True, errors="replace")  # noqa: S603, S607 - fixed commands of the user's git
+        result = run(["git", *command.split()], env=kept, capture_output=True, errors="replace")  # noqa: S603, S607 - fixed commands, the user's git
     except OSError as error:
         return "", f"git does not run ({error.strerror})"
     said = f"git says {' '.join(result.stderr.split())!r}" if result.returncode else ""

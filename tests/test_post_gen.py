@@ -208,6 +208,15 @@ def test_it_ends_with_the_next_commands(tmp_path: Path) -> None:
     assert "undo" not in result.stdout
 
 
+def test_a_terminal_that_cannot_show_a_name_is_no_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    result = cookiecutter(tmp_path, "project_name=Ü", "project_slug=my-api")
+    assert result.returncode == 0, result.stderr
+    assert "\\xdc (An API on PostgreSQL) is ready" in result.stdout
+
+
 def test_env_has_a_password_of_its_own_and_is_private(copied: Project) -> None:
     passwords = set()
     for _ in range(2):

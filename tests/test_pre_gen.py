@@ -316,6 +316,19 @@ def test_links_are_not_written_through(
     assert refusal().startswith(f"{name}: the project needs a {kind} of this name")
 
 
+@pytest.mark.parametrize("linked", [False, True])
+def test_what_stands_in_the_way_may_be_ignored(
+    tmp_path: Path, directory: Path, linked: bool
+) -> None:
+    write(directory, ".gitignore", "tests\n")
+    commit(directory)
+    if linked:
+        (directory / "tests").symlink_to(tmp_path)
+    else:
+        write(directory, "tests")
+    assert refusal().startswith("tests: the project needs a folder of this name")
+
+
 ELSEWHERE = {
     "another directory": ("alembic.ini", "script_location = %(here)s/migrations"),
     "one relative to the current": ("alembic.ini", "script_location = migrations"),

@@ -1,8 +1,8 @@
 """`uv run dev`: the embedded PostgreSQL starts, is shared, survives faults and stops."""
 
 import os
+import re
 import signal
-import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -13,15 +13,10 @@ import pexpect
 import psutil
 import pytest
 from conftest import Project, short_directory, user_environment
+from servers import free_port
+from serving import serve as serve_with
 
 pytestmark = pytest.mark.slow
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def processes_of(project: Project) -> list[psutil.Process]:
@@ -285,12 +280,28 @@ def test_concurrent_commands_share_a_server_that_the_last_one_stops(copied: Proj
 
 @pytest.mark.parametrize("directory", ["a space & 'quotes'", "long" * 40])
 def test_dev_works_in_any_directory(baked: Project, directory: str) -> None:
+    """PostgreSQL itself does not start in these directories; its data is elsewhere."""
     place = short_directory()
     project = baked.copy(place / directory)
     environment = {"HOME": str(place), "XDG_DATA_HOME": str(place / "data")}
     assert project.uv("dev", "psql", "-Atc", "SELECT 42", env=environment) == "42\n"
-    project.uv("dev", "alembic", "upgrade", "head", env=environment)
+    alembic = ["uv", "run", "-q", "dev", "alembic", "upgrade", "head"]
+    project.run(*alembic, cwd=project.path / "app", env=environment)
     assert processes_of(Project(place)) == []
+    for name in ("XDG_DATA_HOME", "TMPDIR"):
+        environment[name] = str(place / "a space")
+    (place / "a space").mkdir()
+    output = project.uv("dev", "true", check=False, env=environment)
+    assert output.startswith("dev: PostgreSQL cannot start from a path like ")
+    assert output.endswith("; set TMPDIR, say to /tmp\n")
+    assert len(output.splitlines()) == 1
+
+
+def test_server_that_does_not_start_is_one_line(copied: Project) -> None:
+    copied.uv("dev", "true")
+    (copied.path / ".postgres" / "data" / "PG_VERSION").write_text("16\n")
+    output = copied.uv("dev", "true", check=False)
+    assert re.fullmatch(r"dev: PostgreSQL did not start \(.*\); its log is .*/data/log\n", output)
 
 
 def test_command_gets_the_embedded_database_only(copied: Project) -> None:
@@ -311,8 +322,8 @@ def test_command_gets_the_embedded_database_only(copied: Project) -> None:
 def test_commands_without_dev_use_env_file_from_any_directory(
     copied: Project, tmp_path: Path
 ) -> None:
-    command = "env | grep -E '^(DATABASE_URL|SHUTDOWN)'; echo; read line"
-    holder = copied.start("dev", "sh", "-c", command)
+    print_variables = "env | grep -E '^(DATABASE_URL|SHUTDOWN)'; echo; read line"
+    holder = copied.start("dev", "sh", "-c", print_variables)
     assert holder.stdout
     (copied.path / ".env").write_text("".join(iter(holder.stdout.readline, "\n")))
     alembic = [copied.path / ".venv/bin/alembic", "-c", copied.path / "alembic.ini"]
@@ -321,21 +332,10 @@ def test_commands_without_dev_use_env_file_from_any_directory(
     copied.run(*map(str, alembic), "upgrade", "head", cwd=elsewhere)
     current = copied.run(*map(str, alembic), "current", cwd=elsewhere).stdout
     assert "(head)" in current
-    for server in (["uvicorn", "app.main:app"], ["fastapi", "dev", "--no-reload"]):
-        port = free_port()
-        process = subprocess.Popen(
-            [copied.path / ".venv" / "bin" / server[0], *server[1:], "--port", str(port)],
-            cwd=copied.path,
-            env=user_environment(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        assert process.stdout
-        assert any("startup complete" in line for line in process.stdout)
-        assert httpx.get(f"http://127.0.0.1:{port}/health/ready").status_code == 200
-        process.terminate()
-        process.communicate(timeout=30)
+    for command in (["uvicorn", "app.main:app"], ["fastapi", "dev", "--no-reload"]):
+        words = (*command, "--port=PORT")
+        with serve_with(copied.path, command=words, env={"DATABASE_URL": ""}) as server:
+            assert httpx.get(f"{server.url}/health/ready").status_code == 200
     holder.communicate("\n", timeout=30)
 
 
@@ -359,15 +359,21 @@ def test_invalid_port_is_one_line(installed: Project, port: str, reason: str) ->
     assert result.stderr.splitlines()[-1] == f"dev: error: argument --port: {reason}"
 
 
-def test_exit_status_is_that_of_the_command(copied: Project) -> None:
-    assert copied.run("uv", "run", "-q", "dev", "sh", "-c", "exit 7", check=False).returncode == 7
+def test_exit_status_of_the_command_is_returned(copied: Project) -> None:
+    for script, status in (("exit 7", 7), ("kill -9 $$", 137)):
+        command = ["uv", "run", "-q", "dev", "sh", "-c", script]
+        assert copied.run(*command, check=False).returncode == status
     result = copied.run("uv", "run", "-q", "dev", "no-such-command", check=False)
     assert result.returncode == 127
     assert result.stderr == "dev: cannot run no-such-command: No such file or directory\n"
-    output = copied.uv("dev", "--help")
+    assert processes_of(copied) == []
+
+
+def test_help_needs_no_server(installed: Project) -> None:
+    output = installed.uv("dev", "--help")
     assert "COMMAND" in output
     assert "--port" in output
-    assert processes_of(copied) == []
+    assert not (installed.path / ".postgres").exists()
 
 
 def test_lock_file_is_private_to_the_user(installed: Project, tmp_path: Path) -> None:

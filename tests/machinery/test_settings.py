@@ -234,6 +234,9 @@ def test_migrations_refuse_two_databases(env_file: Path, monkeypatch: pytest.Mon
     config.set_main_option("sqlalchemy.url", "postgresql://db/ini")
     with pytest.raises(ConfigurationError, match=r"'app' and sqlalchemy.url of alembic.ini 'ini'"):
         migration_settings(config)
+    env_file.write_text("DATABASE_URL=postgresql://db/app\nDATABASE_URL_SYNC=postgresql://db/b\n")
+    with pytest.raises(ConfigurationError, match=r"'app' and DATABASE_URL_SYNC 'b'"):
+        migration_settings(config)
     monkeypatch.setenv("DATABASE_URL", "postgresql://db/app")
     monkeypatch.setenv("DATABASE_URL_SYNC", "postgresql://db/other")
     with pytest.raises(ConfigurationError, match=r"'app' and DATABASE_URL_SYNC 'other'"):

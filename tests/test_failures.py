@@ -81,6 +81,10 @@ def test_any_directory_works(tmp_path: Path, name: str) -> None:
     result = cookiecutter(directory)
     assert result.returncode == 0, result.stderr
     assert faults(directory / "my-api") == []
+    (command,) = [line for line in result.stdout.splitlines() if line.startswith("  cd ")]
+    command += " && pwd"
+    shown = subprocess.run(["sh", "-euc", command], capture_output=True, text=True, check=True)
+    assert shown.stdout == f"{directory}/my-api\n"
 
 
 def test_symbolic_links_are_followed(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The two roles of `roles.sql`: what each can do is seen by its doing it."""
+"""The two roles of `roles.sql`: each test tries what a role can do."""
 
 import os
 import re
@@ -15,7 +15,7 @@ from servers import PRINT_ENVIRONMENT, SERVER, binary, environment_of, postgresq
 
 pytestmark = pytest.mark.slow
 
-REVISION = '''"""What an application may meet in a later revision."""
+REVISION = '''"""Objects of every kind that an application may use."""
 
 from alembic import op
 
@@ -59,24 +59,24 @@ class Postgres:
     def psql(
         self, *statements: str, role: str = "postgres", database: str = "app"
     ) -> subprocess.CompletedProcess[str]:
-        """Run each statement, up to the first that fails."""
+        """Run the statements, up to the first that fails."""
         arguments = [argument for statement in statements for argument in ("-c", statement)]
         return self.run("psql", "-XqAt", "-vON_ERROR_STOP=1", "-U", role, *arguments, database)
 
     def ask(self, *statements: str, role: str = "postgres", database: str = "app") -> str:
-        """Run each statement, which must succeed. Returns the rows, each a line."""
+        """Run statements that must succeed. Returns the rows, one a line."""
         result = self.psql(*statements, role=role, database=database)
         assert result.returncode == 0, result.stderr
         return result.stdout.strip()
 
     def run_roles(self, project: Project, role: str = "postgres") -> tuple[int, str]:
-        """Run `roles.sql` as the README says. Returns psql's exit status and errors."""
+        """Run `roles.sql` by the README's command. Returns psql's exit status and errors."""
         file = project.path / "roles.sql"
         result = self.run("psql", "-Xq", "-vON_ERROR_STOP=1", "-f", file, "-U", role, "app")
         return result.returncode, result.stderr
 
     def dump(self) -> str:
-        """All roles, and the database without its rows."""
+        """Return all roles, and the database without its rows."""
         dumps = [self.run("pg_dumpall", "--globals-only"), self.run("pg_dump", "-sC", "app")]
         return "".join(
             line
@@ -88,7 +88,7 @@ class Postgres:
 
 @pytest.fixture(scope="module")
 def developed(baked: Project) -> Iterator[Postgres]:
-    """The server of `uv run dev`, migrated; a revision was added after its first start."""
+    """The migrated server of `uv run dev`. A revision was added after its first start."""
     project = baked.copy(short_directory())
     project.uv("dev", "true")
     (project.path / "alembic" / "versions" / "later.py").write_text(REVISION)
@@ -98,15 +98,29 @@ def developed(baked: Project) -> Iterator[Postgres]:
         yield Postgres(environment)
 
 
-@pytest.fixture
-def scratch(installed: Project) -> Iterator[Postgres]:
-    """A new server with an empty database and no role but `postgres`."""
+@pytest.fixture(scope="module")
+def embedded(installed: Project) -> Iterator[Postgres]:
+    """The embedded server with no role but `postgres`."""
     directory = str(short_directory() / "data")
     script = SERVER + PRINT_ENVIRONMENT + "sys.stdin.read(); server.stop()"
     with environment_of(installed.start("python", "-c", script, directory)) as environment:
-        server = Postgres(environment)
-        server.ask("CREATE DATABASE app", database="postgres")
-        yield server
+        yield Postgres(environment)
+
+
+@pytest.fixture
+def scratch(embedded: Postgres) -> Iterator[Postgres]:
+    """A server with an empty database and no role but `postgres`."""
+    embedded.ask("CREATE DATABASE app", database="postgres")
+    rules = Path(embedded.ask("SHOW hba_file"))
+    before = rules.read_text()
+    yield embedded
+    rules.write_text(before)
+    embedded.ask("SELECT pg_reload_conf()", database="postgres")
+    for name in ("app", "my_api"):  # the second one by the README's commands
+        embedded.ask(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)", database="postgres")
+    roles = "SELECT string_agg(quote_ident(rolname), ',') FROM pg_roles WHERE oid >= 16384"
+    if found := embedded.ask(roles, database="postgres"):
+        embedded.ask(f"DROP ROLE {found}", database="postgres")
 
 
 FORBIDDEN = {
@@ -137,15 +151,15 @@ FORBIDDEN = {
 
 
 @pytest.mark.parametrize("statement", FORBIDDEN.values(), ids=FORBIDDEN.keys())
-def test_the_application_cannot(developed: Postgres, statement: str) -> None:
+def test_application_cannot(developed: Postgres, statement: str) -> None:
     developed.psql("CREATE ROLE stranger")
     result = developed.psql(statement, role="app")
     assert re.search("permission denied|must be owner|must be able to SET ROLE", result.stderr)
     assert result.returncode == 1
 
 
-def test_the_application_cannot_grant(developed: Postgres) -> None:
-    """PostgreSQL only warns of it."""
+def test_application_cannot_grant(developed: Postgres) -> None:
+    """PostgreSQL answers a GRANT without rights with a warning."""
     before = developed.dump()
     developed.psql("GRANT SELECT ON items, notes, archive.notes TO PUBLIC", role="app")
     developed.psql("GRANT ALL ON SCHEMA public TO PUBLIC", role="app")
@@ -154,8 +168,8 @@ def test_the_application_cannot_grant(developed: Postgres) -> None:
 
 
 @pytest.mark.parametrize("schema", ["public", "archive"])
-def test_the_application_uses_what_later_revisions_made(developed: Postgres, schema: str) -> None:
-    """Identity, sequences and schemas included, without another grant."""
+def test_application_uses_tables_of_later_revisions(developed: Postgres, schema: str) -> None:
+    """Identity columns, sequences and other schemas need no further grant."""
     rows = developed.ask(
         f"SET search_path = {schema}",
         "INSERT INTO notes (body) VALUES ('a'), ('b') RETURNING n > 0",
@@ -168,13 +182,13 @@ def test_the_application_uses_what_later_revisions_made(developed: Postgres, sch
     assert rows.split() == ["t", "t", "a", "c"]
 
 
-def test_the_application_uses_views_sequences_functions(developed: Postgres) -> None:
+def test_application_uses_views_sequences_and_functions(developed: Postgres) -> None:
     assert developed.ask("SELECT count(*), one() FROM bodies", role="app") == "0|1"
     assert int(developed.ask("SELECT nextval('numbers')", role="app")) > 0
     assert developed.ask("SELECT version_num FROM alembic_version", role="app") == "2e0"
 
 
-def test_nobody_else_connects(developed: Postgres) -> None:
+def test_no_other_role_connects(developed: Postgres) -> None:
     developed.psql("CREATE ROLE visitor LOGIN")
     assert "permission denied for database" in developed.psql("SELECT 1", role="visitor").stderr
 
@@ -207,18 +221,25 @@ def test_dev_serves_as_the_application(developed: Postgres) -> None:
     assert result.stdout.splitlines() == expected, result.stderr
 
 
-def test_dev_migrates_as_the_owner_whom_psql_is_too(developed: Postgres) -> None:
+def test_dev_migrates_as_the_owner(developed: Postgres) -> None:
     owners = "SELECT DISTINCT tableowner, current_user FROM pg_tables WHERE schemaname = 'public'"
     assert developed.run("psql", "-Atc", owners).stdout == "app_owner|app_owner\n"
     superuser = developed.run("psql", "-U", "postgres", "-Atc", "SHOW is_superuser")
     assert superuser.stdout == "on\n"
 
 
-def test_an_extension_of_a_superuser_comes_with_roles_sql(copied: Project) -> None:
-    """By the README's recipe, in a project that was in use; its tests work as well."""
+def test_dev_runs_roles_sql_again_when_it_has_changed(copied: Project) -> None:
+    """A mistake in it is one line. Then it creates an extension, by the recipe of its comment."""
     copied.uv("dev", "alembic", "upgrade", "head")
+    text = (copied.path / "roles.sql").read_text()
+    (copied.path / "roles.sql").write_text(f"{text}GRANT app TO nobody_here;\n")
+    result = copied.run("uv", "run", "-q", "dev", "true", check=False)
+    assert result.stderr == 'dev: roles.sql: role "nobody_here" does not exist\n'
+    assert result.returncode == 1
+
     create = "CREATE EXTENSION IF NOT EXISTS vector;"
-    copied.replace("roles.sql", f"-- {create}", create)
+    assert f"-- {create}" in text
+    (copied.path / "roles.sql").write_text(text.replace(f"-- {create}", create))
     create = f'op.execute("{create}")\n    op.execute("ALTER TABLE notes ADD v vector(3)")'
     (copied.path / "alembic" / "versions" / "later.py").write_text(
         REVISION.replace('op.execute("CREATE VIEW', f'{create}\n    op.execute("CREATE VIEW')
@@ -228,19 +249,6 @@ def test_an_extension_of_a_superuser_comes_with_roles_sql(copied: Project) -> No
     assert copied.uv("dev", "psql", "-U", "app", "-qAtc", insert) == "0\n"
     assert " passed" in copied.uv("pytest", "-q", "tests/test_health.py")
 
-
-def test_a_mistake_in_roles_sql_is_one_line(copied: Project) -> None:
-    text = (copied.path / "roles.sql").read_text()
-    (copied.path / "roles.sql").write_text(f"{text}GRANT app TO nobody_here;\n")
-    result = copied.run("uv", "run", "-q", "dev", "true", check=False)
-    assert result.stderr == 'dev: roles.sql: role "nobody_here" does not exist\n'
-    assert result.returncode == 1
-    (copied.path / "roles.sql").write_text(text)
-    copied.uv("dev", "true")
-
-
-def test_a_database_that_was_dropped_gets_its_roles_again(copied: Project) -> None:
-    copied.uv("dev", "true")
     copied.uv("dev", "dropdb", "-U", "postgres", "app")
     copied.uv("dev", "alembic", "upgrade", "head")
     assert copied.uv("dev", "psql", "-U", "app", "-Atc", "SELECT count(*) FROM items") == "0\n"
@@ -264,7 +272,7 @@ finally:
 """
 
 
-def test_starts_at_once_run_it_one_after_the_other(installed: Project) -> None:
+def test_concurrent_starts_run_roles_sql_in_turns(installed: Project) -> None:
     directory = str(short_directory() / "data")
     assert installed.uv("python", "-c", SERVER + AT_ONCE, directory) == "8\n"
 
@@ -290,7 +298,7 @@ mkfifo fifo
 (echo "BEGIN; SELECT body FROM notes; SELECT 'held';"; timeout 60 cat fifo) |
     PGAPPNAME=reader psql -U $1 -qAt > held &
 until grep -q held held; do :; done
-MIGRATION_LOCK_TIMEOUT=100ms alembic downgrade base 2>&1 | grep -o 'notes is held by .*'
+MIGRATION_LOCK_TIMEOUT_SECONDS=0.1 alembic downgrade base 2>&1 | grep -o 'notes is held by .*'
 echo > fifo
 wait
 """
@@ -299,18 +307,20 @@ wait
 @pytest.mark.parametrize(
     ("role", "known"), [("app", r", idle in transaction since \d{4}-.*"), ("monitor", "")]
 )
-def test_the_owner_is_told_who_holds_a_table(
+def test_owner_learns_who_holds_a_table(
     developed: Postgres, tmp_path: Path, role: str, known: str
 ) -> None:
-    """Of roles that are not the project's PostgreSQL tells less."""
+    """PostgreSQL tells less of sessions whose role is not one of the project's."""
     developed.psql("CREATE ROLE monitor LOGIN", "GRANT CONNECT ON DATABASE app TO monitor")
     developed.ask("GRANT SELECT ON notes TO monitor", role="app_owner")
     result = developed.run("sh", "-c", BLOCKED, "sh", role, cwd=tmp_path)
-    pattern = rf"notes is held by process \d+ of {role} from reader{known}\. The revision must"
+    pattern = (
+        rf"notes is held by process \d+ of {role} from reader{known}\. Run the revision again"
+    )
     assert re.match(pattern, result.stdout), result.stderr
 
 
-def test_migrating_as_the_application_is_one_line(developed: Postgres) -> None:
+def test_migration_as_the_application_fails_with_one_line(developed: Postgres) -> None:
     url = "DATABASE_URL_SYNC=postgresql://app@/app?host=" + developed.environment["PGHOST"]
     result = developed.run("env", url, "alembic", "downgrade", "base")
     assert result.returncode != 0
@@ -330,7 +340,7 @@ def test_running_it_again_changes_nothing(scratch: Postgres, baked: Project) -> 
 
 @pytest.fixture
 def older() -> Iterator[Postgres]:
-    """Debian's server, in whose version 15 CREATEROLE is not what it has been since 16."""
+    """Debian's server: in its version 15 CREATEROLE allows more than since 16."""
     directory = short_directory()
     with postgresql(directory, "local all all trust\n", {}) as port:
         server = Postgres(
@@ -348,7 +358,7 @@ ADMINISTRATOR = (
 )
 
 
-def assert_the_roles_do_what_they_should(server: Postgres) -> None:
+def assert_roles_work(server: Postgres) -> None:
     server.ask("CREATE TABLE t (id serial)", "CREATE SCHEMA mine", role="app_owner")
     server.ask("INSERT INTO t DEFAULT VALUES; SELECT id FROM t", role="app")
     for statement in ("CREATE TABLE u ()", "CREATE TEMPORARY TABLE u ()", "TRUNCATE t"):
@@ -356,20 +366,18 @@ def assert_the_roles_do_what_they_should(server: Postgres) -> None:
 
 
 @pytest.mark.parametrize("version", ["scratch", "older"])
-def test_an_administrator_need_be_no_superuser(
+def test_administrator_needs_no_superuser(
     request: pytest.FixtureRequest, baked: Project, version: str
 ) -> None:
-    """But one who may create roles and owns the database, as on a managed server."""
+    """The administrator of a managed server may create roles and owns the database."""
     server: Postgres = request.getfixturevalue(version)
     server.ask(*ADMINISTRATOR)
     assert server.run_roles(baked, "administrator") == (0, "")
-    assert_the_roles_do_what_they_should(server)
+    assert_roles_work(server)
     assert server.run_roles(baked, "administrator") == (0, "")
 
 
-def test_who_may_not_prepare_the_database_changes_nothing(
-    scratch: Postgres, baked: Project
-) -> None:
+def test_failing_run_changes_nothing(scratch: Postgres, baked: Project) -> None:
     scratch.ask(ADMINISTRATOR[0])
     before = scratch.dump()
     status, errors = scratch.run_roles(baked, "administrator")
@@ -387,7 +395,7 @@ POWERS = {
 
 
 @pytest.mark.parametrize(("power", "error"), POWERS.items(), ids=POWERS.keys())
-def test_an_application_that_can_do_more_is_refused(
+def test_application_with_more_rights_is_refused(
     scratch: Postgres, baked: Project, power: str, error: str
 ) -> None:
     scratch.ask("CREATE ROLE app LOGIN", power)
@@ -396,18 +404,18 @@ def test_an_application_that_can_do_more_is_refused(
     assert f"ERROR:  {error}" in errors
 
 
-def test_a_database_in_which_everybody_could_create(scratch: Postgres, baked: Project) -> None:
-    """As made by PostgreSQL 14 and its forerunners, also if it is upgraded later."""
+def test_schema_public_open_to_all_is_closed(scratch: Postgres, baked: Project) -> None:
+    """Databases of PostgreSQL 14 and older have such a schema, and keep it in an upgrade."""
     scratch.ask("ALTER SCHEMA public OWNER TO postgres", "GRANT ALL ON SCHEMA public TO PUBLIC")
     assert scratch.run_roles(baked) == (0, "")
-    assert_the_roles_do_what_they_should(scratch)
+    assert_roles_work(scratch)
 
 
 @pytest.mark.parametrize("role", ["that_role", "app"])
-def test_a_database_whose_tables_another_role_made(
+def test_tables_of_another_role_are_taken_over(
     scratch: Postgres, baked: Project, role: str
 ) -> None:
-    """By the recipe of docs/deploy.md; the role may be one that did everything so far."""
+    """The recipe is in docs/deploy.md. The role may be the one that did everything so far."""
     scratch.ask(f"CREATE ROLE {role} LOGIN", f"ALTER DATABASE app OWNER TO {role}")
     scratch.ask("CREATE TABLE old (id serial)", "INSERT INTO old DEFAULT VALUES", role=role)
     page = readmes.read(readmes.DEPLOY)
@@ -418,13 +426,11 @@ def test_a_database_whose_tables_another_role_made(
     scratch.ask("INSERT INTO old DEFAULT VALUES", "SELECT * FROM old", role="app")
     assert "must be owner" in scratch.psql("DROP TABLE old", role="app").stderr
     scratch.ask("ALTER TABLE old ADD more int", role="app_owner")
-    assert_the_roles_do_what_they_should(scratch)
+    assert_roles_work(scratch)
 
 
-def test_the_readmes_commands_prepare_a_server_of_ones_own(
-    scratch: Postgres, copied: Project
-) -> None:
-    """Word for word, then those after them, with the `.env` as generated but for the server."""
+def test_readmes_commands_prepare_another_server(scratch: Postgres, copied: Project) -> None:
+    """The commands are run word for word, with the generated `.env` but for the server."""
     env = (copied.path / ".env").read_text()
     passwords = dict(re.findall(r"://(\w+):(\w+)@localhost:5432/my_api$", env, re.MULTILINE))
     assert passwords.keys() == {"app", "app_owner"}

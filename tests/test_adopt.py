@@ -27,8 +27,9 @@ def table(heading: str) -> list[list[str]]:
     return [re.findall(r"`([^`]+)`", row) for row in rows]
 
 
-IMPORTS, ALL_MODELS, SEPARATE_VARIABLES = readmes.fenced(readmes.sections(ADOPT)[COPY], "python")
-(OTHER_DRIVER,) = re.findall(r"`(os\.environ\.pop.*)`", readmes.sections(ADOPT)[COPY])
+IMPORTS, ALL_MODELS, SEPARATE_VARIABLES, OTHER_DRIVER = readmes.fenced(
+    readmes.sections(ADOPT)[COPY], "python"
+)
 (CONVENTION,) = readmes.fenced(readmes.sections(ADOPT)[NAMES], "python")
 TOOLS = dict(zip(("uv", "pip", "Poetry"), (r for r in table(COPY) if len(r) == 2), strict=True))
 LAYOUTS = dict(zip(MAIN, (row[-3:] for row in table(COPY) if len(row) >= 3), strict=True))
@@ -83,8 +84,8 @@ class Adopter:
     def url(self) -> str:
         return f"postgresql+asyncpg://postgres@/{self.name}?host={self.environment['PGHOST']}"
 
-    def edit_env_py(self) -> None:
-        """Change env.py as the page says for this layout."""
+    def edit_env_py(self, url: str = SEPARATE_VARIABLES) -> None:
+        """Change env.py as the page says for this layout. `url` is the code for `flat`."""
         folder, base, models = LAYOUTS[self.name]
         package = folder.removeprefix("src/").replace("/", ".")
         lines = IMPORTS.replace("shop.postgres", package)
@@ -92,7 +93,7 @@ class Adopter:
         lines = lines.replace("import shop.models", models)
         if self.name == "flat":
             start = "config = context.config\n"
-            self.edit("alembic/env.py", start, f"{start}{SEPARATE_VARIABLES}{OTHER_DRIVER}\n")
+            self.edit("alembic/env.py", start, start + url)
             lines += "import os\nfrom urllib.parse import quote\nfrom config import settings\n"
         if self.name == "features":
             (self.project.path / "shop" / "all_models.py").write_text(ALL_MODELS)
@@ -123,7 +124,7 @@ def adopter(server: dict[str, str]) -> Iterator[Callable[[str], Adopter]]:
             password = "p@ss/w%rd:1"  # noqa: S105 - the server asks for none
             values = {"USER": "postgres", "PASSWORD": password, "HOST": server["PGHOST"]}
             shop.environment |= {f"DB_{key}": value for key, value in values.items()}
-            shop.environment |= {"DB_NAME": name, "DATABASE_URL": "postgresql+psycopg2://"}
+            shop.environment["DB_NAME"] = name
         else:
             (path / ".env").write_text(f"DATABASE_URL={shop.url}\n")
         made.append(shop)
@@ -249,8 +250,16 @@ def test_a_project_with_alembic_keeps_its_revisions(
 
     (copy,) = readmes.take(ADOPT, COPY)
     files, compare, write = readmes.take(ADOPT, WITH_ALEMBIC)
+    if name == "flat":  # as in a synchronous application
+        shop.environment["DATABASE_URL"] = shop.url.replace("asyncpg", "psycopg2")
+        shop.edit("pyproject.toml", r".*asyncpg.*\n", "")
+        shop.edit("pyproject.toml", r"\[asyncio\]", "")
     shop.shell(f"{TOOLS['uv'][0]}\n{copy}{files}")
-    shop.edit_env_py()
+    shop.edit_env_py(OTHER_DRIVER)
+    if name == "features":  # with an option of its own
+        options = r"\*\*autogenerate_options\(connection, target_metadata\)"
+        (own,) = re.findall(rf"`({options} .*)`", readmes.sections(ADOPT)[WITH_ALEMBIC])
+        shop.edit("alembic/env.py", options, own.replace(": include_object", ": lambda *_: True"))
     shop.edit("alembic.ini", "(?m)^sqlalchemy.url = .*", "sqlalchemy.url =")
     output = shop.shell(compare, check=False)
     assert f"/{name}" in output

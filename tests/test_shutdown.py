@@ -9,7 +9,7 @@ import pytest
 from conftest import Project, short_directory
 from load import Stage, stage
 from serving import Server, wait_until
-from survival import END, is_ending, rolling
+from survival import END, is_ending
 
 pytestmark = pytest.mark.slow
 
@@ -18,12 +18,6 @@ pytestmark = pytest.mark.slow
 def database(installed: Project) -> Iterator[Stage]:
     with stage(installed.path, short_directory()) as database:
         yield database
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-def test_no_request_fails_when_a_replica_is_replaced(database: Stage, workers: int) -> None:
-    counts, faults = rolling(database, workers)
-    assert faults == [], counts
 
 
 def test_request_in_flight_is_finished(database: Stage) -> None:

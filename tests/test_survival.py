@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -21,14 +22,19 @@ def prepared(installed: Project) -> Iterator[Stage]:
         yield prepared
 
 
-SCENARIOS: dict[str, Callable[[Stage], Outcome]] = {
+EXHAUSTIVE = pytest.mark.exhaustive
+SCENARIOS: dict[str, Any] = {
     "restart": lambda stage: survival.restart(stage, "fast"),
     "crash": lambda stage: survival.restart(stage, "immediate"),
-    "half-open connection": survival.half_open,
+    "half-open connection": pytest.param(survival.half_open, marks=EXHAUSTIVE),  # four timeouts
     "pool exhausted": survival.exhausted,
     "statement timeout": survival.overtime,
     "clients that leave": survival.abandoned,
     "migrations": survival.migrated,
+    "SIGTERM": survival.rolling,
+    "SIGTERM, two workers": pytest.param(
+        lambda stage: survival.rolling(stage, workers=2), marks=EXHAUSTIVE
+    ),
 }
 
 

@@ -87,7 +87,7 @@ def test_the_hooks_run_on_the_oldest_python_that_cookiecutter_supports(tmp_path:
     shutil.move(first, tmp_path / "first")
     mine.write_text("revision = 'aaa'\ndown_revision = None\n")
     commit(project)
-    answers = {"project_name": "A", "project_slug": "a", "description": "A"}
+    answers: dict[str, object] = {"project_name": "A", "project_slug": "a", "description": "A"}
     answers |= {name: values[0] for name, values in choices().items()}
     for name in ("pre_gen_project.py", "post_gen_project.py"):
         environment = StrictEnvironment(context={"cookiecutter": answers})

@@ -254,6 +254,7 @@ def test_a_project_with_alembic_keeps_its_revisions(
         shop.environment["DATABASE_URL"] = shop.url.replace("asyncpg", "psycopg2")
         shop.edit("pyproject.toml", r".*asyncpg.*\n", "")
         shop.edit("pyproject.toml", r"\[asyncio\]", "")
+        shop.shell("uv sync")  # removes greenlet
     shop.shell(f"{TOOLS['uv'][0]}\n{copy}{files}")
     shop.edit_env_py(OTHER_DRIVER)
     if name == "features":  # with an option of its own

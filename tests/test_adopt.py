@@ -250,10 +250,10 @@ def test_a_project_with_alembic_keeps_its_revisions(
 
     (copy,) = readmes.take(ADOPT, COPY)
     files, compare, write = readmes.take(ADOPT, WITH_ALEMBIC)
-    if name == "flat":  # as in a synchronous application
+    if name == "flat":  # as a synchronous application on the previous SQLAlchemy
         shop.environment["DATABASE_URL"] = shop.url.replace("asyncpg", "psycopg2")
         shop.edit("pyproject.toml", r".*asyncpg.*\n", "")
-        shop.edit("pyproject.toml", r"\[asyncio\]", "")
+        shop.edit("pyproject.toml", r"\[asyncio\]>=2.1.0", "<2.1")
         shop.shell("uv sync")  # removes greenlet
     shop.shell(f"{TOOLS['uv'][0]}\n{copy}{files}")
     shop.edit_env_py(OTHER_DRIVER)

@@ -1,4 +1,4 @@
-"""The PostgreSQL of a test's own: a project's, or Debian's with TCP, TLS and passwords."""
+"""PostgreSQL for one test: a project's embedded server, or Debian's with TCP, TLS, passwords."""
 
 import json
 import os
@@ -12,13 +12,12 @@ from pathlib import Path
 import pytest
 import trustme
 
-# As root, servers are run by the user that Debian's package creates; they refuse root.
+# PostgreSQL and PgBouncer refuse to run as root, so the user of Debian's package runs them.
 ACCOUNT = "postgres" if os.name == "posix" and os.geteuid() == 0 else None
 
-CLOSED_PORT = 1  # where nobody listens
+CLOSED_PORT = 1  # where nothing listens
 
-
-# What a project's Python runs.
+# Scripts for a project's Python: print the environment; start the embedded server.
 PRINT_ENVIRONMENT = "import json, os, sys; print(json.dumps(dict(os.environ)), flush=True);"
 SERVER = """
 import os, sys
@@ -34,7 +33,7 @@ os.environ["PATH"] = f"{server.bin_path}:{os.environ['PATH']}"
 
 @contextmanager
 def environment_of(process: subprocess.Popen[str]) -> Iterator[dict[str, str]]:
-    """The environment that a process prints, which ends when its input does."""
+    """Yield the environment that a process prints. At the end, close its input to end it."""
     with process:
         assert process.stdout
         yield json.loads(process.stdout.readline())
@@ -43,7 +42,7 @@ def environment_of(process: subprocess.Popen[str]) -> Iterator[dict[str, str]]:
 
 
 def binary(name: str) -> str:
-    """A program of Debian's package `postgresql`, of its newest version."""
+    """Return a program of Debian's package `postgresql`, of the newest version."""
     found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
     if not found:
         pytest.skip("needs Debian's package postgresql")
@@ -64,9 +63,9 @@ def run_as_account(*command: str, text: str | None = None) -> str:
 
 @contextmanager
 def postgresql(directory: Path, access: str, settings: dict[str, str]) -> Iterator[int]:
-    """A server on a free port of loopback and on a socket in `directory`; yields the port.
+    """Run a server on a free port of loopback and on a socket in `directory`. Yields the port.
 
-    `access` is its pg_hba.conf. `settings` are for postgresql.conf.
+    `access` is its pg_hba.conf, and `settings` go into postgresql.conf.
     """
     data, port = directory / "data", free_port()
     if ACCOUNT:
@@ -74,7 +73,7 @@ def postgresql(directory: Path, access: str, settings: dict[str, str]) -> Iterat
     run_as_account(binary("initdb"), "--no-sync", "--username=postgres", str(data))
     (data / "pg_hba.conf").write_text(access)
     settings = {
-        "listen_addresses": "127.0.0.1, ::1",  # of which one is enough
+        "listen_addresses": "127.0.0.1, ::1",  # IPv6 may be missing
         "unix_socket_directories": str(directory),
         "port": str(port),
         "fsync": "off",
@@ -90,14 +89,14 @@ def postgresql(directory: Path, access: str, settings: dict[str, str]) -> Iterat
 
 
 def control(directory: Path, *action: str) -> None:
-    """`pg_ctl ACTION` on the server in `directory`."""
+    """Run `pg_ctl ACTION` for the server in `directory`."""
     data = directory / "data"
     options = ("--pgdata", str(data), "--wait", "--log", str(data / "log"))
     run_as_account(binary("pg_ctl"), *options, *action)
 
 
 def psql(directory: Path, port: int, script: str) -> str:
-    """Run SQL as the superuser, whom pg_hba.conf must trust on the socket. Returns the rows."""
+    """Run SQL as the superuser and return the rows. pg_hba.conf must trust the socket."""
     return run_as_account(*psql_command(directory, port), text=script).strip()
 
 
@@ -129,7 +128,7 @@ def pgbouncer_version() -> tuple[int, ...]:
 
 @contextmanager
 def pgbouncer(directory: Path, target: int, size: int, settings: str = "") -> Iterator[int]:
-    """PgBouncer in transaction mode before a server that trusts it; yields its port."""
+    """Run PgBouncer in transaction mode for a server that trusts it. Yields its port."""
     pgbouncer_version()
     port, file = free_port(), directory / "pgbouncer.ini"
     file.write_text(PGBOUNCER.format(target=target, port=port, size=size, settings=settings))
@@ -155,7 +154,7 @@ def accepts(port: int) -> bool:
 
 
 def write_certificates(directory: Path, account_name: str) -> None:
-    """ca.crt, other-ca.crt; server.crt for `localhost`; client.crt for `account_name`."""
+    """Write ca.crt, other-ca.crt, server.crt for `localhost`, client.crt for `account_name`."""
     authority = trustme.CA()
     authority.cert_pem.write_to_path(directory / "ca.crt")
     trustme.CA().cert_pem.write_to_path(directory / "other-ca.crt")

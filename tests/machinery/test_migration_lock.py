@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 from alembic import command
@@ -37,7 +38,11 @@ def pid_of(connection: Connection) -> int:
 
 def applied(database: Engine) -> list[str]:
     with database.connect() as connection:
-        return list(connection.scalars(text("SELECT version_num FROM alembic_version")))
+        return applied_in(connection)
+
+
+def applied_in(connection: Connection) -> list[str]:
+    return list(connection.scalars(text("SELECT version_num FROM alembic_version")))
 
 
 def test_other_migration_is_named_when_it_runs_too_long(
@@ -152,14 +157,20 @@ def test_connection_handed_in_stays_open_and_uncommitted(by_url: Config, databas
 
 
 def test_object_that_only_connects_can_be_handed_in(by_url: Config, database: Engine) -> None:
-    """As pytest-alembic does."""
+    """As pytest-alembic does. The transaction is its own."""
+    with database.connect() as connection:
+        transaction = connection.begin()
 
-    class Wrapper:
-        connect = staticmethod(database.begin)
+        class Wrapper:
+            @contextmanager
+            def connect(self) -> Iterator[Connection]:
+                yield connection
 
-    by_url.attributes["connection"] = Wrapper()
-    command.stamp(by_url, "base")
-    assert applied(database) == []
+        by_url.attributes["connection"] = Wrapper()
+        command.stamp(by_url, "base")
+        assert applied_in(connection) == []
+        transaction.rollback()
+    assert applied(database) == [FIRST]
 
 
 def test_error_on_a_connection_handed_in_stays_as_it_is(
@@ -202,14 +213,10 @@ def test_busy_table_is_named_and_a_second_run_succeeds(
     holder = rf"alembic_version is held by process {pid_of(other)} of \w+ from other migration"
     with pytest.raises(CommandError, match=rf"not free in time: {holder}.*\. Run the revision"):
         command.stamp(by_url, "base")
-    assert applied_behind(other) == [FIRST]
+    assert applied_in(other) == [FIRST]
     other.rollback()
     command.stamp(by_url, "base")
     assert applied(database) == []
-
-
-def applied_behind(connection: Connection) -> list[str]:
-    return list(connection.scalars(text("SELECT version_num FROM alembic_version")))
 
 
 def test_table_that_is_free_again_has_no_holder(other: Connection) -> None:

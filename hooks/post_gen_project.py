@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 ANSWERS = r""" {{ cookiecutter | tojson }} """
-# The files that come with an answer, by question and answer. All other files always come.
+# The files of each answer to a question; all other files are in every project.
 OPTIONAL: dict[tuple[str, object], str] = {
     ("docker", True): ".dockerignore Dockerfile compose.yaml",
     ("ci", "github"): ".github/dependabot.yml .github/workflows/ci.yml .pre-commit-config.yaml",
@@ -20,14 +20,13 @@ OPTIONAL: dict[tuple[str, object], str] = {
 FIRST_REVISION = "alembic/versions/2026-11-22_create_items_1f0c5e7a9b3d.py"
 PASSWORD = "change-me"  # noqa: S105 - the example's
 PLACEHOLDER_URL = "sqlalchemy.url = driver://user:pass@localhost/dbname"
-# What lines must start with in the owner's own files, if they were kept.
-STARTS = {
-    ".env.example": [
-        "DATABASE_URL=postgresql+asyncpg://",
-        "DATABASE_URL_SYNC=postgresql+psycopg://",
-    ],
-    "alembic/env.py": ["from app.models import *", "from app.database.migrations import "],
-}
+# Files and how one of their lines must start; an owner's file may lack it if it was kept (-f -s).
+STARTS = [
+    (".env.example", "DATABASE_URL=postgresql+asyncpg://"),
+    (".env.example", "DATABASE_URL_SYNC=postgresql+psycopg://"),
+    ("alembic/env.py", "from app.models import *"),
+    ("alembic/env.py", "from app.database.migrations import "),
+]
 INI = ["script_location = %(here)s/alembic", "prepend_sys_path = %(here)s", "path_separator = os"]
 NEXT_STEPS = """
 {project_name} ({description}) is ready. Next:
@@ -73,7 +72,7 @@ def tracked_files(root: Path) -> set[str]:
 
 def git(command: str) -> tuple[str, str]:
     """Run git in this directory; its output, and what it says if it fails."""
-    from subprocess import run  # most generations need no git, and this import is slow
+    from subprocess import run
 
     # In a git hook, variables name another repository.
     kept = {k: v for k, v in os.environ.items() if k[:4] != "GIT_" or k.startswith("GIT_CONFIG")}
@@ -162,8 +161,7 @@ def verify(root: Path) -> list[str]:
     """Every fault of the two URLs, of Alembic's files and of the models, one line each."""
     faults = [
         f"{name}: needs a line that starts with {start}"
-        for name, starts in STARTS.items()
-        for start in starts
+        for name, start in STARTS
         if not re.search(f"^{re.escape(start)}", read(root / name), re.MULTILINE)
     ]
     ini = re.sub(" *= *", " = ", read(root / "alembic.ini")).splitlines()

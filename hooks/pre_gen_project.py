@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
+# Every generation waits for this hook, so slow modules are imported where they are needed.
 import os
-import re
 import sys
 from unicodedata import category
 
@@ -51,14 +50,10 @@ FILES = [
 DEVICES = "con prn aux nul".split() + [f"{port}{n}" for port in ("com", "lpt") for n in range(10)]
 # Options, because a user's configuration may hide changes.
 STATUS = "status --porcelain --untracked-files=normal --ignore-submodules=none -- ."
-# A line of alembic.ini or pyproject.toml that keeps revisions elsewhere than in alembic/versions.
-ELSEWHERE = (
-    r"""^(script_location(?! *= *['"]?(%\(here\)s/)?alembic['"]?\s*$)|\w*version_locations) *=.*"""
-)
 
 
 def main() -> int:
-    name, slug, description = map(json.loads, (PROJECT_NAME, PROJECT_SLUG, DESCRIPTION))
+    name, slug, description = map(decode, (PROJECT_NAME, PROJECT_SLUG, DESCRIPTION))
     error = (
         check_text("project_name", name)
         or check_slug(slug)
@@ -70,13 +65,23 @@ def main() -> int:
     return 1 if error else 0
 
 
+def decode(constant: str) -> str:
+    """The text of a JSON string."""
+    if "\\" in constant:
+        from json import loads
+
+        return str(loads(constant))
+    return constant.strip()[1:-1]
+
+
 def check_slug(slug: str) -> str | None:
     """Say why `slug` cannot name the project's directory and distribution, or None."""
-    if not re.fullmatch("[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", slug):
+    words = slug.lower().replace("_", "-").replace(".", "-").split("-")
+    if not (slug.isascii() and words[0] and words[-1] and "".join(words).isalnum()):
         rule = "starts and ends with a letter or digit and holds only those, '-', '_' and '.'"
     elif slug.lower().split(".")[0] in DEVICES:
         rule = "must not be the name of a device on Windows"
-    elif re.sub("[-_.]+", "-", slug.lower()) in DEPENDENCIES:
+    elif "-".join(filter(None, words)) in DEPENDENCIES:
         rule = "must not be the name of a package that the project installs"
     else:
         return None
@@ -87,9 +92,7 @@ def check_text(name: str, text: str) -> str | None:
     """Say why `text` cannot stand on one line of a TOML, YAML or `.env` file, or None."""
     for char in text:
         if category(char) in ("Cc", "Cs", "Zl", "Zp") or char in "\ufffe\uffff":
-            return (
-                f"{name} {text!r}: it must not hold {char!r}, for example 'An API on PostgreSQL'"
-            )
+            return f"{name} {text!r}: must not hold {char!r}, for example 'An API on PostgreSQL'"
     return None
 
 
@@ -112,7 +115,7 @@ def check_directory(root: str) -> str | None:
 
 def git(command: str) -> tuple[str, str]:
     """Run git in this directory; its output, and what it says if it fails."""
-    from subprocess import run  # most generations need no git, and this import is slow
+    from subprocess import run
 
     # In a git hook, variables name another repository.
     kept = {k: v for k, v in os.environ.items() if k[:4] != "GIT_" or k.startswith("GIT_CONFIG")}
@@ -152,11 +155,14 @@ def check_imports() -> str | None:
 
 def check_revisions() -> str | None:
     """Say where else revisions are kept, or None; the project has them in alembic/versions."""
+    keys = ("script_location", "version_locations", "recursive_version_locations")
     for name in filter(os.path.isfile, ("alembic.ini", "pyproject.toml")):
         with open(name, encoding="utf-8", errors="replace") as file:
-            found = re.search(ELSEWHERE, file.read(), re.MULTILINE)
-        if found:
-            return f"{name}: {found[0]!r}; move the revisions to alembic/versions first"
+            lines = [line.strip() for line in file if line.split("=")[0].strip() in keys]
+        for line in lines:
+            plain = line.replace("%(here)s/", "").replace('"', "").replace(" ", "")
+            if plain != "script_location=alembic":
+                return f"{name}: {line!r}; move the revisions to alembic/versions first"
     return None
 
 

@@ -149,7 +149,7 @@ EXHAUSTIVE = pytest.mark.exhaustive
         pytest.param("flat", "pip", marks=EXHAUSTIVE),
     ],
 )
-def test_a_project_without_alembic_is_adopted(
+def test_project_without_alembic_is_adopted(
     adopter: Callable[[str], Adopter], name: str, tool: str
 ) -> None:
     """No row changes, and all revisions together make the same schema in a new database."""
@@ -238,7 +238,7 @@ def use_stock_alembic(shop: Adopter, template: str, models: str) -> None:
     ],
     ids=["features", "flat"],
 )
-def test_a_project_with_alembic_keeps_its_revisions(
+def test_project_with_alembic_keeps_its_revisions(
     adopter: Callable[[str], Adopter], name: str, template: str, models: str, missing: str
 ) -> None:
     """Models, rows and revisions stay, and `alembic check` is clean."""
@@ -272,7 +272,7 @@ def test_a_project_with_alembic_keeps_its_revisions(
     assert shop.dump().replace(check, "") == before
 
 
-def test_a_directory_with_files_gets_the_whole_layout(
+def test_directory_with_files_gets_the_whole_layout(
     adopter: Callable[[str], Adopter],
 ) -> None:
     """Rows, revisions and .env stay; after a revision models and database agree."""

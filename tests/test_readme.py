@@ -70,7 +70,7 @@ def served(command: str, directory: Path, env: dict[str, str]) -> Iterator[str]:
     assert alive == []
 
 
-def test_the_documented_commands_are_the_agreed_ones() -> None:
+def test_documented_commands_are_the_agreed_ones() -> None:
     """The commands are part of the product: forks and CI systems call them."""
     generate, test = readmes.take(TEMPLATES, "Work on the template")
     assert generate.strip() == (
@@ -97,7 +97,7 @@ def test_links_lead_somewhere(page: str) -> None:
 
 
 @pytest.mark.slow
-def test_the_first_commands_give_a_running_service(
+def test_first_commands_give_a_running_service(
     template_repository: Path, tmp_path: Path, uv_cache: str
 ) -> None:
     """From a checkout and from an address, with Python, pip, git and an empty home."""
@@ -135,7 +135,7 @@ def test_the_first_commands_give_a_running_service(
     os.killpg(process.pid, signal.SIGTERM)  # as the runner does
 
 
-def test_a_fork_is_renamed_changes_a_rule_and_merges_upstream(
+def test_fork_is_renamed_changes_a_rule_and_merges_upstream(
     template_repository: Path, tmp_path: Path
 ) -> None:
     """Upstream and the fork are repositories of this machine."""
@@ -169,7 +169,7 @@ def test_a_fork_is_renamed_changes_a_rule_and_merges_upstream(
     fork.run(*command, env={"PYTEST_DEBUG_TEMPROOT": str(tmp_path)})
 
 
-def test_a_release_is_a_tag(template_repository: Path, tmp_path: Path) -> None:
+def test_release_is_a_tag(template_repository: Path, tmp_path: Path) -> None:
     (commands,) = readmes.take(CONTRIBUTING, "Release")
     git(tmp_path, "init", "--quiet", "--bare", "origin")
     git(template_repository, "remote", "add", "origin", str(tmp_path / "origin"))
@@ -177,7 +177,7 @@ def test_a_release_is_a_tag(template_repository: Path, tmp_path: Path) -> None:
     assert git(tmp_path / "origin", "tag").strip() in commands
 
 
-def test_the_changelog_has_the_version() -> None:
+def test_changelog_has_the_version() -> None:
     changelog = (TEMPLATE / ".github" / "CHANGELOG.md").read_text(encoding="utf-8")
     headings = re.findall(r"^## (.*)$", changelog, re.MULTILINE)
     assert headings[0] == "Unreleased"
@@ -187,12 +187,12 @@ def test_the_changelog_has_the_version() -> None:
 
 
 @pytest.mark.slow
-def test_the_template_is_clean_before_a_commit() -> None:
+def test_template_is_clean_before_a_commit() -> None:
     (command,) = readmes.take(CONTRIBUTING)
     shell(command, TEMPLATE)
 
 
-def test_the_picture_shows_what_there_is() -> None:
+def test_picture_shows_the_layout() -> None:
     (picture,) = re.findall(
         r"```mermaid\n(.*?)```", readmes.sections(TEMPLATES)["Why two URLs"], re.S
     )
@@ -205,7 +205,7 @@ def test_the_picture_shows_what_there_is() -> None:
         assert f"\n{variable}=postgresql+{driver}://{role}:" in example
 
 
-def test_every_line_ends_as_on_linux() -> None:
+def test_lines_end_as_on_linux() -> None:
     """On every system: a shell script with other line ends does not run."""
     files = git(TEMPLATE, "ls-files", "--eol").splitlines()
     assert [line for line in files if "attr/text=auto eol=lf" not in line] == []

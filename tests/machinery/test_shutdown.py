@@ -19,6 +19,13 @@ def interrupted() -> Iterator[asyncio.Event]:
     signal.signal(signal.SIGINT, previous)
 
 
+def send_sigterm() -> None:
+    """Send SIGTERM to this process, unless it would end the tests."""
+    defaults = (signal.SIG_DFL, signal.default_int_handler)
+    assert signal.getsignal(signal.SIGTERM) not in defaults, "the application handles no SIGTERM"
+    signal.raise_signal(signal.SIGTERM)
+
+
 async def next_callbacks() -> None:
     """Let the event loop run what a signal has scheduled."""
     await asyncio.sleep(0)
@@ -33,7 +40,7 @@ async def test_sigterm_is_announced_and_requests_are_still_served(
     response = await served_client.get("/health/ready")
     assert response.status_code == 200
     assert "connection" not in response.headers
-    signal.raise_signal(signal.SIGTERM)
+    send_sigterm()
     await next_callbacks()
     response = await served_client.get("/health/ready")
     assert response.status_code == 503
@@ -48,11 +55,11 @@ async def test_second_sigterm_skips_the_delay_and_a_third_does_nothing(
     served_app: FastAPI, interrupted: asyncio.Event
 ) -> None:
     served_app.state.shutdown.delay = 60
-    signal.raise_signal(signal.SIGTERM)
-    signal.raise_signal(signal.SIGTERM)
+    send_sigterm()
+    send_sigterm()
     await asyncio.wait_for(interrupted.wait(), 5)
     interrupted.clear()
-    signal.raise_signal(signal.SIGTERM)
+    send_sigterm()
     await asyncio.sleep(0.05)  # for an event that must not come
     assert not interrupted.is_set()  # uvicorn would break off the requests in flight
 
@@ -61,7 +68,7 @@ async def test_process_ends_after_the_delay(
     served_app: FastAPI, interrupted: asyncio.Event
 ) -> None:
     served_app.state.shutdown.delay = 0.01
-    signal.raise_signal(signal.SIGTERM)
+    send_sigterm()
     await asyncio.wait_for(interrupted.wait(), 5)
 
 
@@ -86,7 +93,7 @@ async def test_end_of_the_lifespan_cancels_the_shutdown(
     """An application that is served again, as in a test, starts afresh."""
     shutdown = app.state.shutdown
     async with app.router.lifespan_context(app):
-        signal.raise_signal(signal.SIGTERM)
+        send_sigterm()
         await next_callbacks()
         assert shutdown.begun
     assert shutdown.timer.cancelled()

@@ -194,6 +194,7 @@ def test_poetry_installs_the_same() -> None:
     assert TOOLS["Poetry"] == changed
 
 
+@EXHAUSTIVE
 def test_constraints_get_the_names_that_the_database_has(
     adopter: Callable[[str], Adopter],
 ) -> None:

@@ -14,7 +14,12 @@ ANSWERS = "Billing\n" + "\n" * 9  # a name of its own, and the defaults
 
 
 @pytest.mark.parametrize(
-    ("tool", "committed"), [("cruft", True), ("cookiecutter", True), ("cookiecutter", False)]
+    ("tool", "committed"),
+    [
+        ("cruft", True),
+        ("cookiecutter", True),
+        pytest.param("cookiecutter", False, marks=pytest.mark.exhaustive),
+    ],
 )
 def test_project_follows_the_template(
     template_repository: Path, tmp_path: Path, tool: str, committed: bool

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 from asyncpg import InvalidCachedStatementError
-from conftest import settings_for
+from conftest import client_of, settings_for
 from fastapi import FastAPI
 from httpx import AsyncClient
 from sqlalchemy import (
@@ -31,6 +31,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from app.database import ConfigurationError, Database, DatabaseUnavailable, create_engine
 from app.database.engine import CONNECT_TIMEOUT, GRACE, KEEPALIVE, connect_arguments
 from app.dependencies import ReadSession, Session
+from app.main import create_app, lifespan
 
 BACKEND = select(func.pg_backend_pid())
 SLOW = select(func.pg_sleep(60))
@@ -203,6 +204,17 @@ async def test_behind_a_pooler_the_client_ends_slow_statements(fresh_url: URL) -
                 await session.execute(SLOW)
     assert ask(fresh_url, f"SELECT query {OTHERS} AND state = 'active'") == []
     await engine.dispose()
+
+
+async def test_lifespan_closes_its_connections(fresh_url: URL) -> None:
+    app = create_app(settings_for(fresh_url))
+    async with lifespan(app), client_of(app) as client:
+        assert (await client.get("/health/ready")).status_code == 200
+        engine: AsyncEngine = app.state.database.sessions.kw["bind"]
+        assert isinstance(engine.pool, QueuePool)
+        assert engine.pool.checkedin() == 1
+    assert isinstance(engine.pool, QueuePool)
+    assert engine.pool.checkedin() == 0
 
 
 # Lost connections

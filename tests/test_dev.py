@@ -211,12 +211,12 @@ def test_start_after_sigkill_works(copied: Project, serve: Serve, victim: str) -
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGKILL"])
 @pytest.mark.parametrize(
-    "moment", [".postgres", ".postgres/data/PG_VERSION", ".postgres/data/postmaster.pid"]
+    "moment", [".postgres", ".postgres/data/PG_VERSION", ".postgres/data/log"]
 )
 def test_start_after_interrupted_first_start_works(
     copied: Project, name: str, moment: str
 ) -> None:
-    """Interrupted during initdb and during the first start of the server."""
+    """Interrupted before initdb, during initdb and while the server starts."""
     copied.run("uv", "sync", "--quiet")
     starting = subprocess.Popen([copied.path / ".venv" / "bin" / "dev", "true"], cwd=copied.path)
     while not (copied.path / moment).exists():

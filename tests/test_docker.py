@@ -362,13 +362,20 @@ def test_only_the_server_has_a_healthcheck(compose: Compose) -> None:
     assert "healthcheck" not in services["app"]
 
 
-def test_compose_passes_every_setting_to_the_application(image: Image, compose: Compose) -> None:
-    script = "from app.config import Settings; print(*Settings.model_fields)"
-    names = finish(image.start(["python", "-c", script], {})).upper().split()
+def test_compose_passes_every_setting(image: Image, compose: Compose) -> None:
+    def fields(module: str, name: str) -> set[str]:
+        script = f"from {module} import {name}; print(*{name}.model_fields)"
+        return set(finish(image.start(["python", "-c", script], {})).upper().split())
+
+    services = compose.file["services"]
     unused = {"DATABASE_URL_SYNC", "DATABASE_POOLER"}  # for migrations; there is no pooler
-    passed = set(compose.file["services"]["app"]["environment"])
     uvicorn = {"FORWARDED_ALLOW_IPS", "UVICORN_LOG_LEVEL", "WEB_CONCURRENCY"}
-    assert passed == set(names) - unused | uvicorn
+    passed = set(services["app"]["environment"])
+    assert passed == fields("app.config", "Settings") - unused | uvicorn
+    migrations = fields("app.database.settings", "MigrationSettings")
+    own = {name for name in migrations if name.startswith("MIGRATION_")}
+    assert own
+    assert set(services["migrate"]["environment"]) == own | {"DATABASE_URL_SYNC"}
 
 
 def test_each_service_gets_its_own_password_only(compose: Compose) -> None:

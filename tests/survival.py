@@ -88,6 +88,9 @@ def restart(stage: Stage, mode: str, times: int = 1, full: float = 0.3) -> Outco
                 faults += early(load, begun, stopped) + late(load, returned)
         if max(pauses) > 2:
             faults.append(f"{max(pauses):.1f} s until it was as fast as before")
+        asyncio.run(get_pages(server.url, POOL))
+        stage.restart(mode)
+        faults += failures(asyncio.run(get_pages(server.url, POOL)))  # with idle connections
         counts, faults = judge(load, faults)
     return Outcome(f"{counts}, back after {max(pauses):.1f} s", faults)
 

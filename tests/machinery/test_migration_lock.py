@@ -9,7 +9,7 @@ import pytest
 from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
-from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, inspect, text
+from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, event, inspect, text
 from sqlalchemy.exc import OperationalError
 
 from app.database.migrations import TRY_LOCK, connect, create_migration_engine, describe_holders
@@ -17,6 +17,7 @@ from app.database.urls import render
 from machinery.conftest import AddRevision
 
 FIRST = "1f0c5e7a9b3d"
+SECRET = "hunter2"  # noqa: S105 - nobody's
 KEY = {"key": "alembic .alembic_version"}
 ADVISORY = (
     "FROM pg_locks JOIN pg_database ON oid = database JOIN pg_stat_activity USING (pid) "
@@ -26,8 +27,9 @@ ADVISORY = (
 
 @pytest.fixture
 def other(database: Engine) -> Iterator[Connection]:
-    """The connection of another process, in a transaction."""
+    """The connection of another process, in a transaction that ends after half a minute."""
     with database.connect() as connection:
+        connection.execute(text("SET idle_in_transaction_session_timeout = '30s'"))
         connection.execute(text("SET application_name = 'other migration'"))
         yield connection
 
@@ -285,10 +287,13 @@ def test_options_of_the_url_win(fresh_url: URL, monkeypatch: pytest.MonkeyPatch)
 def test_secret_parameter_is_not_in_the_url_that_alembic_prints(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    url = "postgresql://u:hunter2@db/d?sslkey=k&sslpassword=hunter2&options=-c%20work_mem%3D5MB"
+    url = f"postgresql://u:{SECRET}@db/d?sslkey=k&sslpassword={SECRET}&options=-c%20work_mem%3D5MB"
     monkeypatch.setenv("DATABASE_URL_SYNC", url)
     engine = create_migration_engine(Config())
-    assert "hunter2" not in str(engine.url)
-    arguments = engine.dialect.create_connect_args(engine.url)[1]
-    assert arguments["sslkey"] == "k"
-    assert arguments["password"] == "hunter2"  # noqa: S105
+    assert SECRET not in str(engine.url)
+    given: dict[str, object] = {}
+    event.listen(engine, "do_connect", lambda *arguments: given.update(arguments[3]) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        engine.connect()
+    assert (given["sslkey"], given["sslpassword"], given["password"]) == ("k", SECRET, SECRET)
+    assert str(given["options"]).endswith(" -c work_mem=5MB")

@@ -63,7 +63,7 @@ async def test_not_ready_while_the_database_does_not_answer(
 
     monkeypatch.setattr(health, "applied_revisions", hang)
     monkeypatch.setattr(health, "TIMEOUT", 0.01)
-    response = await client.get("/health/ready")
+    response = await asyncio.wait_for(client.get("/health/ready"), 5)
     assert response.status_code == 503
     assert response.json()["detail"] == "The database did not answer in 0.01 seconds."
     assert response.headers["retry-after"] == "1"

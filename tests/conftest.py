@@ -265,13 +265,30 @@ def installed(baked: Project) -> Project:
     project = baked.copy(short_directory())
     (project.path / ".env").unlink()
     project.run("uv", "sync", "--quiet")
+    # Python compiles these now, and link_bytecode() spares other copies that.
+    script = "import alembic.command, dev.postgres, httpx, pytest, uvicorn, app.main"
+    url = {"DATABASE_URL": "postgresql://localhost/app"}
+    project.run("uv", "run", "--quiet", "python", "-c", script, env=url)
     return project
 
 
 @pytest.fixture
-def copied(baked: Project) -> Project:
-    """A copy of the default project, to be changed."""
-    return baked.copy(short_directory())
+def copied(request: pytest.FixtureRequest, baked: Project) -> Project:
+    """A copy of the default project, to be changed. In a slow test it is installed."""
+    project = baked.copy(short_directory())
+    if request.node.get_closest_marker("slow"):
+        installed: Project = request.getfixturevalue("installed")
+        project.run("uv", "sync", "--quiet")
+        link_bytecode(installed.path / ".venv", project.path / ".venv")
+    return project
+
+
+def link_bytecode(source: Path, target: Path) -> None:
+    """Give an environment the bytecode of another one, where both have the same packages."""
+    for cache in source.glob("lib/**/__pycache__"):
+        place = target / cache.relative_to(source)
+        if place.parent.is_dir():
+            shutil.copytree(cache, place, copy_function=os.link, dirs_exist_ok=True)
 
 
 def move_on(template: Path) -> None:

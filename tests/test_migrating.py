@@ -22,6 +22,7 @@ depends_on = None
 
 
 def upgrade() -> None:
+    op.execute("SELECT pg_sleep(2)")  # until the other processes have started
     with op.get_context().autocommit_block():
         op.create_index("ix_created", "items", ["created_at"], postgresql_concurrently=True)
 

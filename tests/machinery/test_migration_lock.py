@@ -263,9 +263,15 @@ def shown() -> dict[str, object]:
         return {name: connection.scalar(text(f"SHOW {name}")) for name in LIMITS}
 
 
+@pytest.mark.usefixtures("by_url")
 def test_limits_are_options_of_the_connection(
-    by_url: Config, monkeypatch: pytest.MonkeyPatch
+    database: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """They win over those of the server or, as here, of the database."""
+    with database.begin() as connection:
+        for name in LIMITS[1:]:
+            name_of_database = database.url.database
+            connection.execute(text(f'ALTER DATABASE "{name_of_database}" SET {name} = 7000'))
     monkeypatch.setenv("MIGRATION_STATEMENT_TIMEOUT_SECONDS", "7.0001")
     assert shown() | {"work_mem": ""} == {
         "work_mem": "",

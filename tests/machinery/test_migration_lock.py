@@ -268,10 +268,10 @@ def test_limits_are_options_of_the_connection(
     database: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They win over those of the server or, as here, of the database."""
+    alter = f'ALTER DATABASE "{database.url.database}"'
     with database.begin() as connection:
         for name in LIMITS[1:]:
-            name_of_database = database.url.database
-            connection.execute(text(f'ALTER DATABASE "{name_of_database}" SET {name} = 7000'))
+            connection.execute(text(f"{alter} SET {name} = 7000"))
     monkeypatch.setenv("MIGRATION_STATEMENT_TIMEOUT_SECONDS", "7.0001")
     assert shown() | {"work_mem": ""} == {
         "work_mem": "",

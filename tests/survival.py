@@ -13,7 +13,7 @@ import socketserver
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import NamedTuple
@@ -145,23 +145,6 @@ def proxy(target: int) -> Iterator[Proxy]:
             server.shutdown()
 
 
-def half_open(stage: Stage, clients: int = 8, rounds: int = 2) -> Outcome:
-    """The network drops the pool's connections and tells neither end."""
-    with proxy(stage.port) as between:
-        port = str(between.server_address[1])
-        url = stage.urls["DATABASE_URL"].replace(str(stage.port), port)
-        with stage.serve(DATABASE_URL=url, DATABASE_STATEMENT_TIMEOUT_SECONDS="1") as server:
-            with under_load(server.url, clients) as load:
-                load.wait_for(200)
-                between.stall()
-                wait_until(lambda: len(load.failed) >= rounds * clients, 30 * rounds)
-                between.stalled, healed = False, time.monotonic()
-                load.wait_for(300)
-            limit = POOL_TIMEOUT + CONNECT_TIMEOUT + 1 + GRACE + CLOSE
-            slow = [f"{a.seconds:.1f} s" for a in load.answers if a.seconds > limit]
-            return judge(load, slow + late(load, healed), (503, 504))
-
-
 async def get_pages(url: str, count: int) -> list[Answer]:
     """Send GETs at the same time."""
 
@@ -179,13 +162,39 @@ def failures(answers: list[Answer]) -> list[str]:
     return [describe(answer) for answer in answers if not answer.good]
 
 
+@contextmanager
+def occupied(stage: Stage, server: Server) -> Iterator["Future[list[Answer]]"]:
+    """Keep every connection of the pool busy during the block, each with a GET."""
+    with ThreadPoolExecutor(1) as thread, stage.locked():
+        answers = thread.submit(asyncio.run, get_pages(server.url, POOL))
+        wait_until(lambda: stage.waiting() == POOL, 20, stage.waiting)
+        yield answers
+
+
+def half_open(stage: Stage, clients: int = 8, rounds: int = 1) -> Outcome:
+    """The network drops all connections of a full pool and tells neither end."""
+    with proxy(stage.port) as between:
+        port = str(between.server_address[1])
+        url = stage.urls["DATABASE_URL"].replace(str(stage.port), port)
+        with stage.serve(DATABASE_URL=url, DATABASE_STATEMENT_TIMEOUT_SECONDS="1") as server:
+            with occupied(stage, server):
+                pass
+            with under_load(server.url, clients) as load:
+                load.wait_for(200)
+                between.stall()
+                wait_until(lambda: len(load.failed) >= rounds * clients, 30 * rounds)
+                between.stalled, healed = False, time.monotonic()
+                load.wait_for(300)
+            limit = POOL_TIMEOUT + CONNECT_TIMEOUT + 1 + GRACE + CLOSE
+            slow = [f"{a.seconds:.1f} s" for a in load.answers if a.seconds > limit]
+            return judge(load, slow + late(load, healed), (503, 504))
+
+
 def exhausted(stage: Stage, more: int = 5) -> Outcome:
     """Every connection of the pool is in use for longer than other requests wait."""
     faults = []
-    with stage.serve() as server, ThreadPoolExecutor(1) as thread:
-        with stage.locked():
-            holding = thread.submit(asyncio.run, get_pages(server.url, POOL))
-            wait_until(lambda: stage.waiting() == POOL, 20, stage.waiting)
+    with stage.serve() as server:
+        with occupied(stage, server) as holding:
             refused = asyncio.run(get_pages(server.url, more))
             if stage.waiting() != POOL:
                 faults.append(f"{stage.waiting()} connections in use")
@@ -229,17 +238,15 @@ def abandoned(stage: Stage, count: int = 200, at_once: int = 20) -> Outcome:
     """Clients leave while the database works for them, or while they wait for a connection."""
     faults = []
     busy = CONNECTIONS.format("state, query") + " AND state <> 'idle'"
-    with stage.serve() as server, ThreadPoolExecutor(1) as thread:
+    with stage.serve() as server:
         for first in range(0, count, at_once):
             with stage.locked():
                 left = [send(server.port, first + number) for number in range(at_once)]
                 wait_until(lambda: stage.waiting() == POOL, 20, stage.waiting)
                 for connection in left:
                     connection.close()
-            wait_until(lambda: stage.psql(busy) == "", 20, lambda: stage.psql(busy))
-        with stage.locked():
-            whole = thread.submit(asyncio.run, get_pages(server.url, POOL))
-            wait_until(lambda: stage.waiting() == POOL, 20, stage.waiting)
+            wait_until(lambda: not stage.psql(busy), 20, lambda: stage.psql(busy))
+        with occupied(stage, server) as whole:
             if stage.psql(CONNECTIONS.format("count(*)")) != str(POOL):
                 faults.append(stage.psql(CONNECTIONS.format("state, query")))
         faults += failures(whole.result())

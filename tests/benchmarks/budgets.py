@@ -18,6 +18,8 @@ PARTS = {
     "docs": (400, ["docs/**/*.md"]),
     "AGENTS.md": (60, ["AGENTS.md"]),
 }
+# Parts that exceed their budget for the sake of promises. They may not grow beyond these lines.
+ACCEPTED = {"app": 2095, "app/database": 1162, "app/web": 588}
 TEMPLATE_PARTS = {
     "hooks of the template": (380, ["hooks/*.py"]),
     "README of the template": (150, ["README.md"]),
@@ -30,8 +32,10 @@ def size(work: Path) -> None:
     for directory, parts in ((project, PARTS), (TEMPLATE, TEMPLATE_PARTS)):
         for name, (budget, patterns) in parts.items():
             lines = sum(map(count_lines, find_files(directory, patterns)))
-            print(f"{name:24} {lines:5} of {budget:5}{'  TOO MANY' * (lines > budget)}")
-            if lines > budget:
+            accepted = ACCEPTED.get(name.strip(), budget)
+            note = f"  over, {accepted} accepted" if lines > budget else ""
+            print(f"{name:24} {lines:5} of {budget:5}{note}")
+            if lines > accepted:
                 exceeded.append(name.strip())
     if exceeded:
         sys.exit(f"too many lines: {', '.join(exceeded)}")

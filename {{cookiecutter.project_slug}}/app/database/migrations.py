@@ -36,9 +36,9 @@ logger = logging.getLogger(__name__)
 def connect(config: Config) -> Iterator[Connection]:
     """Yield a new connection, or the caller's `config.attributes["connection"]`.
 
-    The caller may hand over a connection, whose transaction stays the caller's; an engine; or
-    an object with `connect()`. An operator's mistake is CommandError with one line. On the
-    command line it ends the process with that line, unless `--raiseerr` asks for the traceback.
+    That is a connection, whose transaction stays the caller's, or an object with `connect()`.
+    An operator's mistake is CommandError with one line. On the command line it ends the
+    process with that line, unless `--raiseerr` asks for the traceback.
     """
     given = config.attributes.get("connection")
     if isinstance(given, Connection):
@@ -158,14 +158,11 @@ def migration_lock(config: Config, migration: MigrationContext) -> Iterator[None
     would be a transaction, and CREATE INDEX CONCURRENTLY would wait for it in turn. Commands
     that only read, and connections that the caller handed in, need no lock.
 
-    Raises CommandError, one line, when the lock or a table's lock is not free in time.
+    Raises CommandError when the lock or a table's lock is not free in time.
     """
     connection = migration.connection
-    if (
-        connection is None
-        or "connection" in config.attributes
-        or migration.opts.get("dont_mutate")
-    ):
+    given, only_reads = "connection" in config.attributes, migration.opts.get("dont_mutate")
+    if connection is None or given or only_reads:
         yield
         return
     key = f"alembic {migration.version_table_schema or ''}.{migration.version_table}"

@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from secrets import token_hex
 from time import perf_counter
 from typing import Any
@@ -75,7 +75,7 @@ class RequestContext:
             nonlocal status, end
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*complete(message.get("headers", []), added)]
+                message["headers"] = complete(message.get("headers", []), added)
                 if self.shutdown.begun:  # a balancer that keeps a connection goes elsewhere
                     message["headers"].append((b"connection", b"close"))
             await send(message)
@@ -87,19 +87,14 @@ class RequestContext:
             log_access(scope, status, (perf_counter() if status is None else end) - start)
 
 
-def complete(given: RawHeaders, added: RawHeaders) -> Iterator[tuple[bytes, bytes]]:
-    """Yield the given headers and the missing ones of `added`.
+def complete(given: RawHeaders, added: RawHeaders) -> RawHeaders:
+    """Return the given headers and the missing ones of `added`.
 
-    A response with an ETag may be stored and revalidated, any other one may not be stored.
+    A response with an ETag may be stored and revalidated. Any other one may not be stored.
     """
     names = {name for name, _ in given}
-    yield from given
-    for name, value in [
-        *added,
-        (b"cache-control", b"no-cache" if b"etag" in names else b"no-store"),
-    ]:
-        if name not in names:
-            yield name, value
+    cache = (b"cache-control", b"no-cache" if b"etag" in names else b"no-store")
+    return [*given, *(header for header in (*added, cache) if header[0] not in names)]
 
 
 def log_access(scope: Scope, status: int | None, seconds: float) -> None:
@@ -130,12 +125,7 @@ class AllowedHosts(TrustedHostMiddleware):
 
 
 def cors(origins: list[str]) -> list[Middleware]:
-    """Return the middleware that lets pages of `origins` call the API.
-
-    It allows no cookies: a token in a header works.
-    """
-    if not origins:
-        return []
+    """Return the middleware that lets pages of `origins` call the API, without cookies."""
     middleware = Middleware(
         CORSMiddleware,
         allow_origins=origins,
@@ -143,4 +133,4 @@ def cors(origins: list[str]) -> list[Middleware]:
         allow_headers=["*"],
         expose_headers=["X-Request-ID"],
     )
-    return [middleware]
+    return [middleware] if origins else []

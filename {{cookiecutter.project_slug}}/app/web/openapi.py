@@ -12,30 +12,26 @@ from pydantic.json_schema import models_json_schema
 
 from app.database import ROOT
 from app.database.violations import TIMED_OUT, UNAVAILABLE
-from app.web.problems import INVALID, MEDIA_TYPE, UNEXPECTED, FieldError, Problem, body
+from app.web.problems import INVALID, MEDIA_TYPE, UNEXPECTED, Problem, body
 
 SCHEMAS = "#/components/schemas/"
 
 TAKEN = "Another one has this name."
-EXAMPLES: dict[int, tuple[Any, ...]] = {
-    400: ("There was an error parsing the body",),
-    404: ("There is nothing with this id.",),
-    409: (TAKEN, [FieldError(location="body.name", detail=TAKEN)]),
-    422: (INVALID, [FieldError(location="body.name", detail="Field required")]),
-    500: (UNEXPECTED, [], "2f1c7a0e9d5b4c3f8e6a1b0d9c8f7e6d"),
-    503: (UNAVAILABLE,),
-    504: (TIMED_OUT,),
+EXAMPLES: dict[int, dict[str, Any]] = {
+    400: {"detail": "There was an error parsing the body"},
+    404: {"detail": "There is nothing with this id."},
+    409: {"detail": TAKEN, "errors": [{"location": "body.name", "detail": TAKEN}]},
+    422: {"detail": INVALID, "errors": [{"location": "body.name", "detail": "Field required"}]},
+    500: {"detail": UNEXPECTED, "request_id": "2f1c7a0e9d5b4c3f8e6a1b0d9c8f7e6d"},
+    503: {"detail": UNAVAILABLE},
+    504: {"detail": TIMED_OUT},
 }
 
 
 def about_project() -> dict[str, str]:
     """Return title, version and description, as pyproject.toml has them."""
     about = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    return {
-        "title": about["name"],
-        "version": about["version"],
-        "description": about["description"],
-    }
+    return {"title": about["name"], **{key: about[key] for key in ("version", "description")}}
 
 
 def operation_id(route: APIRoute) -> str:
@@ -52,7 +48,7 @@ def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def describe_response(status: int) -> dict[str, Any]:
-    example = body(status, *EXAMPLES.get(status, [phrases[status]]))
+    example = body(status, **EXAMPLES.get(status, {"detail": phrases[status]}))
     content = {"schema": {"$ref": SCHEMAS + "Problem"}, "example": example}
     described = {"description": phrases[status], "content": {MEDIA_TYPE: content}}
     if status == 503:

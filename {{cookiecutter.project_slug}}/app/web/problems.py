@@ -1,7 +1,7 @@
 """Error responses: RFC 9457, `application/problem+json`."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from http import HTTPMethod
 from http.client import responses as phrases
 from typing import Any
@@ -56,11 +56,11 @@ async def answer(request: Request, error: Exception) -> JSONResponse:
     """Turn an exception into a response. An unknown one is a bug and is raised again."""
     match error:
         case HTTPException(status_code=405):
-            return problem(405, str(error.detail), headers={"Allow": allowed_methods(request)})
+            return problem(405, str(error.detail), {"Allow": allowed_methods(request)})
         case HTTPException():
-            return problem(error.status_code, str(error.detail), headers=error.headers)
+            return problem(error.status_code, str(error.detail), error.headers)
         case RequestValidationError():
-            return problem(422, INVALID, [describe(fault) for fault in error.errors()])
+            return problem(422, INVALID, errors=[*map(describe, error.errors())])
         case AppError():
             return problem(error.status, str(error))
     explanation = explain(error, request.method)
@@ -69,9 +69,8 @@ async def answer(request: Request, error: Exception) -> JSONResponse:
     status, detail, fields = explanation
     if status != 409:
         logger.error("%s %s", detail, describe_cause(error))
-    return problem(
-        status, detail, [FieldError(location=f"body.{f}", detail=detail) for f in fields]
-    )
+    errors = [{"location": f"body.{field}", "detail": detail} for field in fields]
+    return problem(status, detail, errors=errors)
 
 
 def describe_cause(error: Exception) -> str:
@@ -85,34 +84,27 @@ def describe_cause(error: Exception) -> str:
 async def answer_unexpected(request: Request, error: Exception) -> JSONResponse:
     """Answer a bug without its message. The server logs the traceback."""
     headers = {"Connection": "close"}  # uvicorn closes it, so the client must not reuse it
-    return problem(500, UNEXPECTED, (), headers, get_contextvars().get("request_id", ""))
+    return problem(500, UNEXPECTED, headers, request_id=get_contextvars().get("request_id"))
 
 
 def problem(
-    status: int,
-    detail: str,
-    errors: Sequence[FieldError] = (),
-    headers: Mapping[str, str] | None = None,
-    request_id: str = "",
+    status: int, detail: str, headers: Mapping[str, str] | None = None, **members: Any
 ) -> JSONResponse:
-    """Return a response whose body is a Problem."""
+    """Return a response whose body is a Problem with further `members`."""
     if status == 503:
         headers = {"Retry-After": RETRY_AFTER, **(headers or {})}
-    return JSONResponse(body(status, detail, errors, request_id), status, headers, MEDIA_TYPE)
+    return JSONResponse(body(status, detail, **members), status, headers, MEDIA_TYPE)
 
 
-def body(
-    status: int, detail: str, errors: Sequence[FieldError] = (), request_id: str = ""
-) -> dict[str, Any]:
+def body(status: int, detail: str, **members: Any) -> dict[str, Any]:
     """Return a Problem without its empty members."""
-    members = {"status": status, "detail": detail, "errors": errors, "request_id": request_id}
-    content = Problem(title=phrases.get(status, "Error"), **members).model_dump()
-    return {name: value for name, value in content.items() if value}
+    content = {"type": "about:blank", "title": phrases.get(status, "Error"), "status": status}
+    return {**content, "detail": detail, **{k: value for k, value in members.items() if value}}
 
 
-def describe(fault: Mapping[str, Any]) -> FieldError:
+def describe(fault: Mapping[str, Any]) -> dict[str, str]:
     """Return where a value is wrong and why, without the value: it may be secret or huge."""
-    return FieldError(location=".".join(map(str, fault["loc"])), detail=fault["msg"])
+    return {"location": ".".join(map(str, fault["loc"])), "detail": fault["msg"]}
 
 
 def allowed_methods(request: Request) -> str:

@@ -24,14 +24,11 @@ class Shutdown:
     @contextmanager
     def on_sigterm(self) -> Iterator[None]:
         """Begin the shutdown on SIGTERM. A second SIGTERM skips the delay."""
-        in_main_thread = threading.current_thread() is threading.main_thread()
-        if not self.delay or not in_main_thread:  # only the main thread can handle signals
-            yield
+        if not self.delay or threading.current_thread() is not threading.main_thread():
+            yield  # only the main thread can handle signals
             return
         loop = asyncio.get_running_loop()
-        previous = signal.signal(
-            signal.SIGTERM, lambda number, frame: loop.call_soon_threadsafe(self.begin)
-        )
+        previous = signal.signal(signal.SIGTERM, lambda *_: loop.call_soon_threadsafe(self.begin))
         try:
             yield
         finally:

@@ -163,7 +163,7 @@ def failures(answers: list[Answer]) -> list[str]:
 
 
 @contextmanager
-def occupied(stage: Stage, server: Server) -> Iterator["Future[list[Answer]]"]:
+def occupied(stage: Stage, server: Server) -> Iterator[Future[list[Answer]]]:
     """Keep every connection of the pool busy during the block, each with a GET."""
     with ThreadPoolExecutor(1) as thread, stage.locked():
         answers = thread.submit(asyncio.run, get_pages(server.url, POOL))

@@ -115,7 +115,8 @@ class Load:
     async def run(self, total: int | None = None) -> None:
         """Send requests until stopped, or `total` of them."""
         left = itertools.repeat(None) if total is None else itertools.repeat(None, total)
-        limits = httpx.Limits(max_connections=self.clients)
+        # uvicorn closes idle connections after 5 seconds, and a request must not meet that.
+        limits = httpx.Limits(max_connections=self.clients, keepalive_expiry=1)
         async with (
             httpx.AsyncClient(
                 base_url=self.url, limits=limits, timeout=self.timeout, trust_env=False

@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from threading import Timer
 
 import httpx
 import pexpect
@@ -53,11 +54,14 @@ class Server:
     def read_until(self, text: str) -> str:
         assert self.process.stdout
         output = ""
+        limit = Timer(60, self.process.terminate)
+        limit.start()
         for line in self.process.stdout:
             output += line
             if text in line:
+                limit.cancel()
                 return output
-        pytest.fail(f"ended before {text!r}:\n{output}")
+        pytest.fail(f"ended, or took 60 s, before {text!r}:\n{output}")
 
     def get(self, path: str) -> httpx.Response:
         return httpx.get(self.url + path)

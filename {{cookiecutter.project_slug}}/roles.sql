@@ -1,9 +1,9 @@
--- The roles of the two URLs, which hold no password yet:
+-- Creates the roles of the two URLs. They have no password yet.
 --   app_owner  owns the schema and migrates it (DATABASE_URL_SYNC)
 --   app        reads and writes rows (DATABASE_URL)
 --
 -- Run by an administrator who is connected to the application's database: a superuser, or
--- whoever may create roles and owns the database. Running it again changes nothing.
+-- a role that can create roles and owns the database. Running it again changes nothing.
 -- `uv run dev` runs it on the embedded server whenever it has changed.
 
 BEGIN;
@@ -16,15 +16,15 @@ BEGIN
     IF to_regrole('app') IS NULL THEN
         CREATE ROLE app LOGIN;
     END IF;
-    -- Who is no superuser must be a member of app_owner to do below what only an owner can.
+    -- An administrator who is no superuser must be a member of app_owner for what follows.
     IF NOT pg_has_role('app_owner', 'USAGE') THEN
         GRANT app_owner TO CURRENT_USER;
     END IF;
-    -- So that migrations can tell which of the application's sessions holds a table.
+    -- Lets migrations see which session of the application holds a table.
     IF NOT pg_has_role('app_owner', 'app', 'USAGE') THEN
         GRANT app TO app_owner;
     END IF;
-    -- Whoever else is to connect, a monitor say, needs a GRANT CONNECT of its own.
+    -- Another role, for example of a monitor, needs its own GRANT CONNECT.
     EXECUTE format('REVOKE ALL ON DATABASE %I FROM PUBLIC', current_database());
     EXECUTE format('GRANT ALL ON DATABASE %I TO app_owner', current_database());
     EXECUTE format('GRANT CONNECT ON DATABASE %I TO app', current_database());
@@ -35,20 +35,20 @@ ALTER SCHEMA public OWNER TO app_owner;
 REVOKE CREATE ON SCHEMA public FROM PUBLIC;
 GRANT USAGE ON SCHEMA public TO app;
 
--- What migrations will make is the application's to use without another grant.
+-- app may use the objects that later migrations create.
 ALTER DEFAULT PRIVILEGES FOR ROLE app_owner
     GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO app;
 ALTER DEFAULT PRIVILEGES FOR ROLE app_owner GRANT SELECT, USAGE ON SEQUENCES TO app;
 ALTER DEFAULT PRIVILEGES FOR ROLE app_owner GRANT USAGE ON SCHEMAS TO app;
 
--- What is there already.
+-- Existing objects.
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO app;
 GRANT SELECT, USAGE ON ALL SEQUENCES IN SCHEMA public TO app;
 
 -- An extension that only a superuser can create belongs here as well:
 -- CREATE EXTENSION IF NOT EXISTS vector;
 
--- A REVOKE that had no effect is only a warning.
+-- A REVOKE without effect only warns, so check the result.
 DO $$
 BEGIN
     IF has_database_privilege('app', current_database(), 'CREATE, TEMPORARY')

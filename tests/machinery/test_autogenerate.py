@@ -273,7 +273,7 @@ def test_drops_are_named_in_the_revision_and_in_a_warning(
     written = migrations.migrate(model())
     for drop in ("DROPS the table gone", "DROPS the column orders.size"):
         assert drop in written.partition("import")[0]
-        assert f"The new revision {drop}: is that meant?" in caplog.messages
+        assert f"The new revision {drop}: is that intended?" in caplog.messages
 
 
 class Few:

@@ -1,4 +1,4 @@
-"""Run by every `alembic` command: which tables, which database, which options."""
+"""Alembic runs this file: it sets the tables, the connection and the options."""
 
 from logging.config import fileConfig
 
@@ -30,7 +30,7 @@ def run_migrations_offline() -> None:
 
 
 def run_migrations_online() -> None:
-    """Migrate through DATABASE_URL_SYNC, or through the connection that the caller handed in."""
+    """Migrate on the caller's connection, or else on a new one (see MigrationSettings)."""
     with connect(config) as connection:
         # Run no SQL before configure(): it would begin a transaction, which Alembic would
         # take for the caller's and never commit.

@@ -12,7 +12,7 @@ from app.database import ConfigurationError, DatabaseSettings
 
 Names = Annotated[list[str], NoDecode]
 
-# As browsers send them: another spelling would never match.
+# The forms that browsers send. A value in another form would never match.
 PATTERNS = {
     "allowed_hosts": (r"\*|(\*\.)?[a-z0-9._-]+", "api.example.com or *.example.com"),
     "cors_origins": (r"\*|https?://[a-z0-9._-]+(:\d+)?", "https://www.example.com"),
@@ -22,7 +22,7 @@ PATTERNS = {
 class Settings(DatabaseSettings):
     """The variables of this process. Each field is an upper-case environment variable.
 
-    `allowed_hosts` and `cors_origins` are lists, separated by commas.
+    `allowed_hosts` and `cors_origins` are lists, separated by commas or spaces.
     """
 
     allowed_hosts: Names = ["*"]
@@ -48,4 +48,4 @@ def get_settings() -> Settings:
         return Settings()
     except ConfigurationError as error:
         print(error, file=sys.stderr)
-        sys.exit(3)  # tells uvicorn's supervisor that other workers would fail too
+        sys.exit(3)  # uvicorn's supervisor does not restart a worker that exits with 3

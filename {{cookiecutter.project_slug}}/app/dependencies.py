@@ -15,7 +15,7 @@ async def get_session(request: Request) -> AsyncIterator[AsyncSession]:
 async def get_read_session(request: Request) -> AsyncIterator[AsyncSession]:
     async with request.app.state.database.read_sessions() as session:
         yield session
-        session.sync_session.flush()  # a pending change is an error, not a silent loss
+        session.sync_session.flush()  # raises if there are pending changes
 
 
 # scope="function" ends the dependency, and so the transaction, before the response is sent:

@@ -1,4 +1,4 @@
-"""Errors of the domain. A new one is a class with a status; the message goes to the client."""
+"""Errors that become responses. A new one is a class with a status."""
 
 
 class AppError(Exception):

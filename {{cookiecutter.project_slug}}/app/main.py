@@ -1,4 +1,4 @@
-"""The application's table of contents: middleware, routers, and what lives while it serves."""
+"""The application: its middleware, its routers, and its lifespan."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -30,7 +30,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         # 500, pass the outer one only.
         outer_middleware=[
             Middleware(RequestContext, shutdown),  # first, since its id is in every log line
-            *cors(settings.cors_origins),  # before an error, which browsers could not read
+            *cors(settings.cors_origins),  # outside errors, which would lack its headers
         ],
         middleware=[
             Middleware(AllowedHosts, settings.allowed_hosts),
@@ -48,8 +48,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Open what lives as long as the application serves."""
-    logs.configure()  # again, for `uvicorn.run(app)`, which starts after create_app()
+    """Open the database and handle SIGTERM while the application serves."""
+    logs.configure()  # again: `uvicorn.run(app)` configures logging after create_app()
     tuning.tune_garbage_collector()
     engine = create_engine(app.state.settings)
     app.state.database = Database(engine)

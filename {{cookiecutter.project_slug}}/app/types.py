@@ -4,9 +4,11 @@ from typing import Annotated
 
 from pydantic import Field
 
-# One more than the largest bigint. A bound in OpenAPI is a float, and 2**63 is exact as one.
+# One more than the largest bigint. OpenAPI writes bounds as floats; 2**63 - 1 is not exact.
 BIGINT_END = 2**63
 
 Id = Annotated[int, Field(ge=1, lt=BIGINT_END, examples=[1])]
-Cursor = Annotated[int, Field(ge=0, lt=BIGINT_END)]  # the id before a page's first; 0 is none
+Cursor = Annotated[
+    int, Field(ge=0, lt=BIGINT_END)
+]  # the last id of the previous page; 0 for the first page
 Text = Annotated[str, Field(pattern=r"^[^\x00]*$")]  # PostgreSQL's text holds no NUL

@@ -12,7 +12,7 @@ READ_BY_ASYNCPG = {
     *("ssl_min_protocol_version", "ssl_max_protocol_version"),
     *("application_name", "options"),
 }
-# With these values a parameter asks for nothing beyond asyncpg's own behaviour.
+# asyncpg can ignore these values: it already behaves like that.
 NO_EFFECT = {
     "channel_binding": {"disable", "prefer"},
     "client_encoding": {"auto", "utf8", "UTF8"},
@@ -58,8 +58,8 @@ def asyncpg_arguments(url: URL) -> tuple[URL, dict[str, Any]]:
 def needs_context(url: URL) -> bool:
     """Tell whether the server must be verified in a way that asyncpg's URLs cannot express.
 
-    asyncpg has no channel binding. It proves that nobody sits between client and server, and
-    so does a verified certificate.
+    asyncpg has no channel binding, which prevents a man in the middle. A verified certificate
+    prevents it too.
     """
     return (
         url.query.get("channel_binding") == "require" or url.query.get("sslrootcert") == "system"

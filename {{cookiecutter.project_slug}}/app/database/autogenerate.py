@@ -127,12 +127,12 @@ def review(
             add_checks_online(operations, migration.dialect.identifier_preparer)
         drops = [f"DROPS {name}" for name in find_drops(script.upgrade_ops)]
         for drop in drops:
-            logger.warning("The new revision %s: is that meant?", drop)
+            logger.warning("The new revision %s: is that intended?", drop)
         migration.opts["template_args"]["drops"] = drops
 
 
 def write_out_checks(operations: OpContainer, impl: DefaultImpl) -> None:
-    """Give new tables the CHECK constraints of enums and columns, which Alembic leaves out."""
+    """Give new tables the CHECK constraints of enums and columns, which Alembic omits."""
 
     def plain(check: CheckConstraint) -> CheckConstraint:
         # Text, since a new constraint with an expression would add itself to the model.

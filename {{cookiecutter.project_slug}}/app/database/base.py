@@ -33,7 +33,7 @@ def is_enum_check(item: object) -> TypeGuard[CheckConstraint]:
 
 
 def check_name(check: Constraint, table: Table) -> str:
-    """Return the name of a CHECK constraint; an enum's has a hash of its column and values.
+    """Return the name of a CHECK constraint; an enum's ends in a hash.
 
     Alembic compares CHECK constraints by name, so it notices a changed value. It would not
     recognize a name that the database shortened to 63 characters.
@@ -74,8 +74,8 @@ class Base(DeclarativeBase):
             "pk": "pk_%(table_name)s",
         }
     )
-    # An enum is text with a CHECK constraint. Unlike PostgreSQL's enum type it can lose
-    # values, changes inside a transaction, and goes away with its table or column.
+    # An enum is text with a CHECK constraint. Unlike with PostgreSQL's enum type, a value can
+    # be removed, and no type is left behind when the column goes.
     type_annotation_map = {
         datetime: DateTime(timezone=True),
         int: BigInteger,

@@ -56,7 +56,7 @@ def create_engine(settings: DatabaseSettings, **options: Any) -> AsyncEngine:
 
 
 def connect_arguments(settings: DatabaseSettings) -> dict[str, Any]:
-    """Return asyncpg's arguments beside the URL.
+    """Return the arguments of asyncpg that are not in the URL.
 
     The client's limit on a statement is longer than the server's: it ends the wait for a
     server that answers nothing at all.
@@ -73,7 +73,7 @@ def connect_arguments(settings: DatabaseSettings) -> dict[str, Any]:
             "command_timeout": limit + GRACE if limit else None,
         }
     # Behind a pooler each transaction may run on another server connection. So no statement
-    # stays prepared, and no setting is made for a server connection that others share.
+    # stays prepared, and no limit is set, which would affect the pooler's other clients.
     return arguments | {
         "statement_cache_size": 0,
         "prepared_statement_cache_size": 0,
@@ -107,7 +107,7 @@ def on_connect(dialect: Any, record: object, args: list[Any], kwargs: dict[str, 
 
 
 def discard_closed(connection: Any, *_: object) -> None:
-    """Have the pool replace a connection that the server closed. Costs no round trip."""
+    """Make the pool replace a connection that the server closed. Costs no round trip."""
     if connection.driver_connection.is_closed():
         raise DisconnectionError
 

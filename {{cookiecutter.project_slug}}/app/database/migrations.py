@@ -1,4 +1,4 @@
-"""Migrations: the connection, the lock between processes, errors as one line, heads."""
+"""Migrations: the connection, the lock between processes, one-line errors, heads."""
 
 import logging
 import os
@@ -49,7 +49,7 @@ def connect(config: Config) -> Iterator[Connection]:
         with engine.connect() as connection:
             yield connection
             if isinstance(engine, Engine):
-                # Alembic commits each revision. Without any it does not commit its own table.
+                # Without a revision to run, Alembic does not commit the table alembic_version.
                 connection.commit()
     except (CommandError, ConfigurationError, DBAPIError) as error:
         line = explain(error, config)
@@ -118,8 +118,8 @@ def migration_settings(config: Config) -> MigrationSettings:
 def limits(settings: MigrationSettings) -> str:
     """Return the limits as options of the connection. SET would begin a transaction too early.
 
-    client_connection_check_interval makes the server notice within a second that this process
-    was killed, and end its statement, which would keep its locks until then.
+    If this process is killed, the server notices within a second, cancels the statement and
+    releases its locks: that is client_connection_check_interval.
     """
     values = {
         "lock_timeout": milliseconds(settings.migration_lock_timeout_seconds),
@@ -152,11 +152,11 @@ PROCESS = text("""
 
 @contextmanager
 def migration_lock(config: Config, migration: MigrationContext) -> Iterator[None]:
-    """Make other processes wait that migrate the same database.
+    """Make other processes that migrate this database wait.
 
     The lock belongs to a connection of its own in autocommit, and is polled. A blocking wait
     would be a transaction, and CREATE INDEX CONCURRENTLY would wait for it in turn. Commands
-    that only read, and connections that the caller handed in, need no lock.
+    that only read (`alembic current`), and a caller's own connection, take no lock.
 
     Raises CommandError when the lock or a table's lock is not free in time.
     """
@@ -176,7 +176,7 @@ def migration_lock(config: Config, migration: MigrationContext) -> Iterator[None
                 raise
             raise CommandError(describe_holders(lock, error.statement or "")) from error
         try:
-            lock.execute(text("SELECT"))
+            lock.execute(text("SELECT"))  # the lock is lost with its connection
         except DBAPIError as error:
             raise CommandError(
                 "The connection with the migration lock was lost, so another process may have "

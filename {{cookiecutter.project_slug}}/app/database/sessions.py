@@ -13,7 +13,7 @@ class ReadOnlyViolation(Exception):
 class ReadOnlySession(orm.Session):
     """A session that runs SELECT only.
 
-    It does not see a write that hides inside a SELECT: a function, a changing CTE, raw SQL.
+    It refuses text(). It does not notice a write inside a select(): a function, a changing CTE.
     """
 
     def connection(self, *args: Any, **kwargs: Any) -> Never:
@@ -42,7 +42,7 @@ class Database:
 
     def __init__(self, bind: AsyncEngine | AsyncConnection) -> None:
         # On a connection that is already in a transaction, commit and rollback end
-        # savepoints, and the transaction stays its owner's.
+        # savepoints. The caller ends its transaction.
         self.sessions = async_sessionmaker(
             bind, expire_on_commit=False, join_transaction_mode="create_savepoint"
         )

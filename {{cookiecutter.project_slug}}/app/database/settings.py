@@ -18,7 +18,7 @@ ROOT = next(
 )
 
 DatabaseURL = Annotated[InstanceOf[URL], NoDecode]
-# Seconds; 0 is no limit. PostgreSQL counts milliseconds in 32 bits, 24 days.
+# Seconds. A timeout of 0 is no limit. PostgreSQL counts milliseconds in 32 bits: 24 days.
 Seconds = Annotated[float, Field(ge=0, le=24 * 86400)]
 
 
@@ -31,7 +31,7 @@ class DatabaseSettings(BaseSettings):
 
     `database_pool_size` is the number of connections of one process.
 
-    Raises ConfigurationError with one line for each wrong variable.
+    Raises ConfigurationError: one line for a wrong URL, else one for each wrong variable.
     """
 
     model_config = SettingsConfigDict(

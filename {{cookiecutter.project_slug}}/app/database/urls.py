@@ -14,7 +14,7 @@ EXAMPLE_PASSWORD = "change-me"  # noqa: S105 - of .env.example
 LOCAL_HOSTS = {"", "localhost", "127.0.0.1", "::1"}
 
 UNKNOWN_PARAMETER = re.compile(r'invalid URI query parameter: "(\w+)"')
-# Values that libpq's parser accepts, and refuses only when it connects: pattern and rule.
+# libpq checks these values only when it connects. Each has a pattern and a rule.
 VALUES = {
     "sslmode": (r"disable|allow|prefer|require|verify-ca|verify-full", "a mode such as require"),
     "port": (r"\d*(,\d*)*", "a number"),
@@ -23,7 +23,7 @@ VALUES = {
 
 
 class ConfigurationError(Exception):
-    """A wrong setting. The message is one line for the operator and shows no password."""
+    """A wrong setting. The message has one line for each mistake and shows no password."""
 
 
 def complete(
@@ -116,7 +116,7 @@ def refuse_wrong_values(name: str, parameters: dict[str, Any]) -> None:
     remote = [host for host in hosts if host not in LOCAL_HOSTS and host[0] not in "/@"]
     if parameters.get("password") == EXAMPLE_PASSWORD and remote:
         raise ConfigurationError(
-            f"{name} has the password of .env.example, known to all, for {remote[0]}; "
+            f"{name} has the password of .env.example for {remote[0]}; "
             "give the role a password of its own"
         )
 

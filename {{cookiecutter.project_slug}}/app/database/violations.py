@@ -17,7 +17,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from .base import Base
 from .engine import DatabaseUnavailable
 
-# What explain() knows, from SQLAlchemy or from asyncpg itself. Others are bugs.
+# The exceptions for explain(), from SQLAlchemy or from asyncpg itself.
 DATABASE_ERRORS: tuple[type[Exception], ...] = (
     DatabaseUnavailable,
     DBAPIError,
@@ -76,7 +76,7 @@ def sqlstate(error: Exception, method: str) -> str:
     if isinstance(error, DatabaseUnavailable) or getattr(error, "connection_invalidated", False):
         return "08006"
     match driver_error(error):
-        case InterfaceError() as found if "closed" in str(found):  # other ones are wrong calls
+        case InterfaceError() as found if "closed" in str(found):  # others are bugs of the caller
             return "08006"
         case InvalidCachedStatementError():
             # A migration changed the type of a column. The next attempt works.

@@ -28,7 +28,7 @@ async def get_page(
 
 
 async def get(session: AsyncSession, item_id: int, *, lock: bool = False) -> Item:
-    """Return the item, with `lock` locked against other writers. Raises NotFound."""
+    """Return the item, and lock its row against other writers if `lock`. Raises NotFound."""
     item = await session.get(Item, item_id, with_for_update=lock)
     if item is None:
         raise NotFound(f"There is no item {item_id}.")

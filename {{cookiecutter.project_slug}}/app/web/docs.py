@@ -1,4 +1,4 @@
-"""/docs without the internet: a package brings the files of Swagger UI."""
+"""/docs without a CDN: the files of Swagger UI come from the package fastapi-swagger."""
 
 from base64 import b64encode
 from hashlib import sha256
@@ -15,7 +15,7 @@ POLICY = (
 
 
 def install(app: FastAPI) -> None:
-    """Serve the page and its files. Their addresses are relative, which suits any proxy."""
+    """Serve the page and its files. Their URLs are relative, so they work under a path prefix."""
     page = get_swagger_ui_html(
         openapi_url="openapi.json",
         title=app.title,

@@ -22,7 +22,7 @@ router = APIRouter(prefix="/health", tags=["health"])
 
 @router.get("/live")
 async def live() -> dict[str, str]:
-    """Answers while the process runs. A restart would not bring a database back."""
+    """Answers without the database, because a restart would not repair a database."""
     return {"status": "live"}
 
 

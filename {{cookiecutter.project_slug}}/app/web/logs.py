@@ -1,4 +1,4 @@
-"""Logs: the lines of every logger in one form on stderr."""
+"""Logs: one format for all loggers, on stderr."""
 
 import logging
 import re

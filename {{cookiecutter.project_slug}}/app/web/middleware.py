@@ -35,7 +35,7 @@ access_log = logging.getLogger("app.access")
 
 
 class Application(FastAPI):
-    """FastAPI with middleware around its own error responses too, which `middleware` lacks."""
+    """FastAPI whose `outer_middleware` also wraps its own 413 and 500. `middleware` does not."""
 
     def __init__(self, *, outer_middleware: Sequence[Middleware], **options: Any) -> None:
         super().__init__(**options)
@@ -76,7 +76,7 @@ class RequestContext:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = complete(message.get("headers", []), added)
-                if self.shutdown.begun:  # a balancer that keeps a connection goes elsewhere
+                if self.shutdown.begun:  # so that a load balancer reconnects elsewhere
                     message["headers"].append((b"connection", b"close"))
             await send(message)
             end = perf_counter()
@@ -118,7 +118,7 @@ def is_probe(scope: Scope) -> bool:
 
 
 class AllowedHosts(TrustedHostMiddleware):
-    """Refuses a Host header with another name. Probes pass: they come by address."""
+    """Refuses other Host headers. Probes pass, because they use the IP address."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await (self.app if is_probe(scope) else super().__call__)(scope, receive, send)

@@ -74,7 +74,7 @@ async def answer(request: Request, error: Exception) -> JSONResponse:
 
 
 def describe_cause(error: Exception) -> str:
-    """Return type and SQLSTATE for the log. A message of PostgreSQL may quote a value."""
+    """Return type and SQLSTATE of the error for the log. Its message may quote a value."""
     if isinstance(error, DatabaseUnavailable):
         return str(error)
     cause = driver_error(error)
@@ -97,7 +97,7 @@ def problem(
 
 
 def body(status: int, detail: str, **members: Any) -> dict[str, Any]:
-    """Return a Problem without its empty members."""
+    """Return the JSON of a Problem, without empty members."""
     content = {"type": "about:blank", "title": phrases.get(status, "Error"), "status": status}
     return {**content, "detail": detail, **{k: value for k, value in members.items() if value}}
 

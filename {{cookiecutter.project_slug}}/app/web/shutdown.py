@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 
 class Shutdown:
-    """The state of a shutdown, which ends the process `delay` seconds after SIGTERM.
+    """Ends the process `delay` seconds after SIGTERM.
 
     With a delay of 0, uvicorn handles SIGTERM itself.
     """
@@ -47,7 +47,7 @@ class Shutdown:
     def end(self) -> None:
         """Send SIGINT once: uvicorn finishes the requests in flight and exits with status 0.
 
-        A second SIGINT would break them off.
+        A second SIGINT would cancel them.
         """
         if not self.ended:
             self.ended = True

@@ -14,8 +14,10 @@ from app.database import migrations
 from app.web import health
 
 
-async def test_live_is_documented_and_answers(app: FastAPI, client: AsyncClient) -> None:
-    assert "/health/live" in app.openapi()["paths"]
+async def test_probes_are_documented_and_live_answers(app: FastAPI, client: AsyncClient) -> None:
+    paths = app.openapi()["paths"]
+    assert "503" not in paths["/health/live"]["get"]["responses"]
+    assert "503" in paths["/health/ready"]["get"]["responses"]
     response = await client.get("/health/live")
     assert (response.status_code, response.json()) == (200, {"status": "live"})
 

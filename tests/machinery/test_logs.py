@@ -18,6 +18,9 @@ from pydantic import BaseModel, ValidationError
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
+from starlette.types import Message
+from structlog.dev import ConsoleRenderer, plain_traceback
+from structlog.stdlib import ProcessorFormatter
 
 from app.web import logs
 
@@ -163,6 +166,21 @@ async def test_background_task_does_not_count_as_duration(
     assert line["duration_ms"] < total - 90
 
 
+async def test_duration_includes_the_transfer_of_the_response(app: FastAPI, serve: Serve) -> None:
+    async def receive() -> Message:
+        return {"type": "http.request"}
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            await asyncio.sleep(0.05)
+
+    read = serve()
+    request = {"type": "http", "method": "GET", "path": "/nothing", "query_string": b""}
+    await app(request | {"headers": []}, receive, send)
+    (line,) = read()
+    assert line["duration_ms"] >= 50
+
+
 async def test_request_without_a_response_is_logged(
     app: FastAPI, client: AsyncClient, serve: Serve
 ) -> None:
@@ -246,6 +264,15 @@ def test_terminal_gets_readable_text_without_variables() -> None:
     output = logs.formatter(in_terminal=True).format(record)
     assert re.search(r"info.*x 1.*name.*\n.*KeyError: 7", output, re.DOTALL)
     assert SECRET not in output
+
+
+def test_terminal_gets_plain_tracebacks() -> None:
+    """The tracebacks of the package `rich` may show variables."""
+    formatter = logs.formatter(in_terminal=True)
+    assert isinstance(formatter, ProcessorFormatter)
+    renderer = formatter.processors[-1]
+    assert isinstance(renderer, ConsoleRenderer)
+    assert renderer.exception_formatter is plain_traceback
 
 
 def test_copies_of_the_message_are_left_out(serve: Serve) -> None:

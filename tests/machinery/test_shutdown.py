@@ -54,10 +54,14 @@ async def test_sigterm_is_announced_and_requests_are_still_served(
 async def test_second_sigterm_skips_the_delay_and_a_third_does_nothing(
     served_app: FastAPI, interrupted: asyncio.Event
 ) -> None:
-    served_app.state.shutdown.delay = 60
+    shutdown = served_app.state.shutdown
+    shutdown.delay = 60
     send_sigterm()
+    await next_callbacks()
+    first = shutdown.timer
     send_sigterm()
     await asyncio.wait_for(interrupted.wait(), 5)
+    assert first.cancelled()
     interrupted.clear()
     send_sigterm()
     await asyncio.sleep(0.05)  # for an event that must not come

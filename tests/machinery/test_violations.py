@@ -52,6 +52,9 @@ class Parent(Scratch):
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(unique=True)
     desk: Mapped[int | None]
+    boss_id: Mapped[int | None] = mapped_column(
+        ForeignKey("pytest_parents.id", name="pytest_same")
+    )
 
 
 class Child(Scratch):
@@ -66,6 +69,9 @@ class Child(Scratch):
     parent_id: Mapped[int | None] = mapped_column(ForeignKey("pytest_parents.id"))
     guard_id: Mapped[int | None] = mapped_column(
         ForeignKey("pytest_parents.id", ondelete="RESTRICT")
+    )
+    other_id: Mapped[int | None] = mapped_column(
+        ForeignKey("pytest_parents.id", name="pytest_same")
     )
     title: Mapped[str | None] = mapped_column("label")
     code: Mapped[str | None]
@@ -181,6 +187,10 @@ CONFLICTS = {
     "foreign key on update": (
         "UPDATE pytest_children SET parent_id = 999",
         *("There is nothing with this parent_id.", "parent_id"),
+    ),
+    "name that another table has too": (
+        "UPDATE pytest_children SET other_id = 999",
+        *("There is nothing with this other_id.", "other_id"),
     ),
     "foreign key on delete": (
         "DELETE FROM pytest_parents WHERE id = 1",

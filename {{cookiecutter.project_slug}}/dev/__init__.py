@@ -42,7 +42,7 @@ def find_project() -> Path:
 
     for path in filter(is_project, (Path.cwd(), *Path.cwd().parents)):
         return path
-    installed = {path for path in sys.path if is_project(Path(path))}
+    installed = {str(Path(path).resolve()) for path in sys.path if is_project(Path(path))}
     if len(installed) > 1:
         sys.exit(f"dev: run this inside one of the projects {', '.join(sorted(installed))}")
     return ROOT

@@ -1,0 +1,62 @@
+"""uvicorn's HTTP protocol, with the limits on a request's head that it lacks."""
+
+from asyncio import BaseTransport, TimerHandle
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+HEAD_SIZE = 64 * 1024  # bytes: request line and headers, trailers, the head of a chunk
+HEAD_TIMEOUT = 10  # seconds
+
+BODY = {b"content-length", b"transfer-encoding"}
+REFUSAL = b"HTTP/1.1 %s\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+TOO_LARGE = REFUSAL % b"431 Request Header Fields Too Large"
+TOO_SLOW = REFUSAL % b"408 Request Timeout"
+
+
+class Protocol(HttpToolsProtocol):
+    """Refuses a head that is too large or too slow, and a body after its response."""
+
+    unparsed = 0  # bytes since a head, or a part of a body that is waited for, was complete
+    timer: TimerHandle | None = None
+
+    def connection_made(self, transport: BaseTransport) -> None:
+        super().connection_made(transport)  # type: ignore[arg-type] # uvicorn narrows it
+        self.timer = self.loop.call_later(HEAD_TIMEOUT, self.refuse, TOO_SLOW)
+
+    def data_received(self, data: bytes) -> None:
+        self.unparsed += len(data)
+        super().data_received(data)
+        if self.unparsed > HEAD_SIZE:
+            self.refuse(TOO_LARGE)
+        elif self.unparsed and not self.timer and self.is_idle():
+            self.timer = self.loop.call_later(HEAD_TIMEOUT, self.refuse, TOO_SLOW)
+
+    def on_headers_complete(self) -> None:
+        self.unparsed = 0
+        self.stop_timer()
+        if self.parser.should_upgrade() and BODY & {name for name, _ in self.headers}:
+            raise ValueError("the parser would lose the body")  # uvicorn answers 400
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        if not self.is_idle():
+            self.unparsed = 0
+        super().on_body(body)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.stop_timer()
+        super().connection_lost(exc)
+
+    def is_idle(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    def stop_timer(self) -> None:
+        if self.timer:
+            self.timer.cancel()
+            self.timer = None
+
+    def refuse(self, response: bytes) -> None:
+        if not self.transport.is_closing():
+            if self.is_idle():
+                self.transport.write(response)
+            self.transport.close()

@@ -37,7 +37,7 @@ def test_suite_passes_beside_a_hostile_environment(copied: Project) -> None:
 def test_suite_passes_on_another_server(copied: Project) -> None:
     """Its role may create databases and nothing more. No database is left behind."""
     script = (
-        "createuser -U postgres --createdb tester && createdb -U tester mine_test &&"
+        "createuser -U postgres --createdb tester && createdb -U postgres -O tester mine_test &&"
         ' TEST_DATABASE_URL="postgresql://tester@/mine_test?host=$PGHOST" pytest -q -n 2'
     )
     assert " passed" in copied.uv("dev", "sh", "-c", script)

@@ -124,6 +124,8 @@ def scratch(embedded: Postgres) -> Iterator[Postgres]:
 
 
 FORBIDDEN = {
+    "say which revision the schema has": "UPDATE alembic_version SET version_num = 'mine'",
+    "create a large object": "SELECT lo_create(0)",
     "create a table": "CREATE TABLE mine ()",
     "create a temporary table": "CREATE TEMPORARY TABLE mine ()",
     "create a view": "CREATE VIEW mine AS SELECT 1",
@@ -318,6 +320,12 @@ def test_owner_learns_who_holds_a_table(
         rf"notes is held by process \d+ of {role} from reader{known}\. Run the revision again"
     )
     assert re.match(pattern, result.stdout), result.stderr
+
+
+@pytest.mark.parametrize("database", ["postgres", "template1"])
+def test_application_connects_to_no_other_database(developed: Postgres, database: str) -> None:
+    result = developed.psql("SELECT 1", role="app", database=database)
+    assert f'permission denied for database "{database}"' in result.stderr
 
 
 def test_migration_as_the_application_fails_with_one_line(developed: Postgres) -> None:

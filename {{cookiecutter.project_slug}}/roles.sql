@@ -28,6 +28,11 @@ BEGIN
     EXECUTE format('REVOKE ALL ON DATABASE %I FROM PUBLIC', current_database());
     EXECUTE format('GRANT ALL ON DATABASE %I TO app_owner', current_database());
     EXECUTE format('GRANT CONNECT ON DATABASE %I TO app', current_database());
+    -- Every role may connect to these and create large objects. Only a superuser can change it.
+    IF current_setting('is_superuser')::bool THEN
+        REVOKE ALL ON DATABASE postgres, template1 FROM PUBLIC;
+        REVOKE EXECUTE ON FUNCTION lo_creat(int), lo_create(oid), lo_from_bytea(oid, bytea) FROM PUBLIC;
+    END IF;
 END
 $$;
 
@@ -41,9 +46,22 @@ ALTER DEFAULT PRIVILEGES FOR ROLE app_owner
 ALTER DEFAULT PRIVILEGES FOR ROLE app_owner GRANT SELECT, USAGE ON SEQUENCES TO app;
 ALTER DEFAULT PRIVILEGES FOR ROLE app_owner GRANT USAGE ON SCHEMAS TO app;
 
+-- Alembic's table, which app only reads.
+DO $$
+BEGIN
+    IF to_regclass('public.alembic_version') IS NULL THEN
+        CREATE TABLE public.alembic_version (
+            version_num varchar(32) NOT NULL CONSTRAINT alembic_version_pkc PRIMARY KEY
+        );
+        ALTER TABLE public.alembic_version OWNER TO app_owner;
+    END IF;
+END
+$$;
+
 -- Existing objects.
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO app;
 GRANT SELECT, USAGE ON ALL SEQUENCES IN SCHEMA public TO app;
+REVOKE INSERT, UPDATE, DELETE ON public.alembic_version FROM app;
 
 -- An extension that only a superuser can create belongs here as well:
 -- CREATE EXTENSION IF NOT EXISTS vector;

@@ -24,6 +24,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
         generate_unique_id_function=openapi.operation_id,
         max_body_size=settings.max_body_size,
+        telemetry={"logs": False},  # they hold messages and values of exceptions
         docs_url=None,  # see web/docs.py
         redoc_url=None,
         # A request passes both lists from top to bottom. FastAPI's own responses, a 413 or a

@@ -379,7 +379,7 @@ def test_user_without_a_name_is_one_line(copied: Project) -> None:
 def test_directory_of_another_user_is_one_line(copied: Project, place: str) -> None:
     (copied.path / place).mkdir(mode=0o755, exist_ok=True)
     result = run_as_other_user(copied, "-m", "dev", "true")
-    start = f"dev: {copied.path / place} belongs to another user, or cannot be written; "
+    start = f"dev: {copied.path / place} is another user's or read-only: "
     assert result.stderr.startswith(start)
     assert (result.returncode, result.stderr.count("\n")) == (1, 1)
 
@@ -390,7 +390,7 @@ def test_root_leaves_the_database_of_a_user_alone(copied: Project) -> None:
     (copied.path / ".postgres").mkdir()
     os.chown(copied.path / ".postgres", OTHER_USER, OTHER_USER)
     output = copied.uv("dev", "true", check=False)
-    assert output.startswith(f"dev: {copied.path}/.postgres belongs to another user")
+    assert output.startswith(f"dev: {copied.path}/.postgres is another user's")
     assert list((copied.path / ".postgres").iterdir()) == []
 
 

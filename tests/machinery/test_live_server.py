@@ -3,25 +3,28 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 
+import conftest
 import httpx
 import pytest
-from conftest import serve, settings_for
-from fastapi import WebSocket
+from fastapi import FastAPI, WebSocket
 from fastapi.responses import StreamingResponse
-from sqlalchemy import URL
 from websockets.sync.client import connect
 
+from app.config import Settings
 from app.main import create_app
 
 
 @pytest.fixture
-def url(fresh_url: URL) -> Iterator[str]:
-    """A server with two routes that do not end."""
-    app = create_app(settings_for(fresh_url))
-    app.add_api_route("/events", stream_events)
-    app.add_api_websocket_route("/socket", greet)
-    with serve(app) as url:
-        yield url
+def two_routes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The application of `live_server` has two routes that do not end."""
+
+    def create(settings: Settings) -> FastAPI:
+        app = create_app(settings)
+        app.add_api_route("/events", stream_events)
+        app.add_api_websocket_route("/socket", greet)
+        return app
+
+    monkeypatch.setattr(conftest, "create_app", create)
 
 
 async def stream_events() -> StreamingResponse:
@@ -45,25 +48,26 @@ def test_live_server_commits(live_server: str) -> None:
         assert [item["name"] for item in client.get("/items").json()["items"]] == ["kept"]
 
 
-def test_stream_arrives_before_it_ends(url: str) -> None:
-    with httpx.stream("GET", f"{url}/events") as response:
-        lines = response.iter_lines()
-        assert next(lines) == "data: first"
-
-
-def test_server_ends_while_a_stream_is_open(fresh_url: URL) -> None:
-    app = create_app(settings_for(fresh_url))
-    app.add_api_route("/events", stream_events)
+@pytest.fixture
+def http() -> Iterator[tuple[httpx.Client, list[Iterator[str]]]]:
+    """A client, and streams that it has open until `live_server` has stopped."""
+    streams: list[Iterator[str]] = []
     with httpx.Client() as client:
-        with serve(app) as url:
-            response = client.send(client.build_request("GET", f"{url}/events"), stream=True)
-            lines = response.iter_lines()
-            assert next(lines) == "data: first"
-        with pytest.raises(httpx.RemoteProtocolError):
-            list(lines)
+        yield client, streams
 
 
-def test_websocket_answers(url: str) -> None:
-    with connect(f"{url.replace('http', 'ws', 1)}/socket") as socket:
+@pytest.mark.usefixtures("two_routes")
+def test_stream_arrives_and_the_server_stops_before_it_ends(
+    http: tuple[httpx.Client, list[Iterator[str]]], live_server: str
+) -> None:
+    client, streams = http
+    request = client.build_request("GET", f"{live_server}/events")
+    streams.append(client.send(request, stream=True).iter_lines())
+    assert next(streams[0]) == "data: first"
+
+
+@pytest.mark.usefixtures("two_routes")
+def test_websocket_answers(live_server: str) -> None:
+    with connect(f"{live_server.replace('http', 'ws', 1)}/socket") as socket:
         socket.send("you")
         assert socket.recv() == "hello you"

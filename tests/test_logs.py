@@ -61,13 +61,11 @@ def test_every_log_line_is_json(installed: Project, name: str) -> None:
     assert "hunter2" not in output
 
 
+GUNICORN = "gunicorn --bind=127.0.0.1:PORT --access-logfile=- --no-control-socket"
 OTHER_SERVERS = {
-    "granian": "granian --interface=asgi --access-log --port=PORT app.main:app",
-    "gunicorn": "gunicorn --worker-class=asgi --bind=127.0.0.1:PORT --access-logfile=- app.main:app",
-    "gunicorn with uvicorn": (
-        "gunicorn --worker-class=uvicorn_worker.UvicornWorker --bind=127.0.0.1:PORT "
-        "--access-logfile=- app.main:app"
-    ),
+    "granian": "granian --interface=asgi --access-log --port=PORT",
+    "gunicorn": f"{GUNICORN} --worker-class=asgi",
+    "gunicorn with uvicorn": f"{GUNICORN} --worker-class=uvicorn_worker.UvicornWorker",
 }
 WITH = ("--with=granian", "--with=gunicorn", "--with=uvicorn-worker")
 
@@ -75,13 +73,14 @@ WITH = ("--with=granian", "--with=gunicorn", "--with=uvicorn-worker")
 @pytest.mark.parametrize("command", OTHER_SERVERS.values(), ids=OTHER_SERVERS)
 def test_explicit_call_gives_other_servers_the_same_lines(copied: Project, command: str) -> None:
     copied.replace("app/main.py", "logs.configure()  # before", "logs.take_over()  # before")
+    (copied.path / ".env").unlink()
     url, log = f"http://127.0.0.1:{free_port()}", copied.path / "log"
     words = command.replace("PORT", url.rpartition(":")[2]).split()
     with log.open("w") as output:
         process = psutil.Popen(
-            ["uv", "run", "--quiet", *WITH, *words],
+            ["uv", "run", "--quiet", *WITH, *words, "app.main:app"],
             cwd=copied.path,
-            env=user_environment() | ENVIRONMENT | {"HOME": str(copied.path)},
+            env=user_environment() | ENVIRONMENT,
             stdout=output,
             stderr=output,
         )

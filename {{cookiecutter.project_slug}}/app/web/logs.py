@@ -3,7 +3,6 @@
 import logging
 import re
 import sys
-from logging import StreamHandler
 
 import structlog
 from structlog.contextvars import merge_contextvars
@@ -38,25 +37,21 @@ def configure() -> None:
 def take_over(level: int | str = "INFO") -> None:
     """Replace all handlers that write to a stream by one. Handlers of other kinds stay.
 
-    Under gunicorn or granian `create_app()` calls it in place of `configure()`. A program
-    without a server, such as a worker, calls it first.
+    Under gunicorn or granian, call it in `create_app()` in place of `configure()`. In a
+    program without a server, such as a worker, call it first.
     """
-    root = logging.getLogger()
-    for logger in (root, *map(logging.getLogger, list(root.manager.loggerDict))):
-        kept = [handler for handler in logger.handlers if type(handler) is not StreamHandler]
+    for logger in (logging.root, *map(logging.getLogger, list(logging.root.manager.loggerDict))):
+        kept = [item for item in logger.handlers if type(item) is not logging.StreamHandler]
         if kept != logger.handlers:
             logger.handlers = kept
-            # An access line of a server shows the query, which may hold a token.
-            logger.propagate = not logger.name.endswith(".access")
-    handler = StreamHandler()
+            logger.propagate = not logger.name.endswith(".access")  # its lines show the query
+    handler = logging.StreamHandler()
     handler.setFormatter(formatter(in_terminal=sys.stderr.isatty()))
-    root.addHandler(handler)
-    root.setLevel(level)
+    logging.root.addHandler(handler)
+    logging.root.setLevel(level)
+    format_arguments = structlog.stdlib.PositionalArgumentsFormatter()
     structlog.configure(
-        processors=[
-            structlog.stdlib.PositionalArgumentsFormatter(),
-            ProcessorFormatter.wrap_for_formatter,
-        ],
+        processors=[format_arguments, ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.stdlib.BoundLogger,
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,

@@ -239,7 +239,9 @@ async def served_client(served_app: FastAPI) -> AsyncIterator[AsyncClient]:
 def live_server(fresh_url: URL) -> Iterator[str]:
     """The base URL of a server, for streams and WebSockets; `client` reads whole responses."""
     app = create_app(settings_for(fresh_url))
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=0))
+    config = uvicorn.Config(app, ws="websockets-sansio", log_config=None)  # others may warn
+    config.timeout_graceful_shutdown = 0  # for open streams
+    server = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", 0)) as listener:  # clients may connect at once
         thread = Thread(target=server.run, args=([listener],))
         thread.start()

@@ -391,3 +391,10 @@ def test_explicit_call_leaves_handlers_of_other_kinds(
     assert (tmp_path / "log").read_text() == "heard\n"
     assert [line["event"] for line in read()] == ["heard"]
     assert "heard" in caplog.text
+
+
+def test_query_of_a_websocket_is_not_logged(serve: Serve) -> None:
+    read = serve()
+    line = '%s - "WebSocket %s" [accepted]'  # as uvicorn logs it
+    logging.getLogger("uvicorn.error").info(line, "127.0.0.1:1", f"/ws?token={SECRET}")
+    assert [line["event"] for line in read()] == ['127.0.0.1:1 - "WebSocket /ws" [accepted]']

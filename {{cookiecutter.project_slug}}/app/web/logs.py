@@ -19,6 +19,7 @@ VALUES = re.compile(
 )
 # A value that pydantic quotes, in the two forms of its errors.
 INPUTS = re.compile(r"('input': |input_value=).*")
+QUERY = re.compile(r'("WebSocket [^?"]*)\?[^"]*')  # uvicorn logs it, and it may hold a token
 
 
 def configure() -> None:
@@ -79,8 +80,8 @@ def formatter(*, in_terminal: bool) -> logging.Formatter:
 
 
 def tidy(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    """Remove the line feed at the end, and the copies of the message that uvicorn adds."""
-    event["event"] = event["event"].rstrip()
+    """Remove a WebSocket's query, the line feed at the end, and uvicorn's copies of the message."""
+    event["event"] = QUERY.sub(r"\1", event["event"]).rstrip()
     for name in ("asctime", "color_message", "message"):
         event.pop(name, None)
     return event

@@ -80,7 +80,7 @@ def formatter(*, in_terminal: bool) -> logging.Formatter:
 
 
 def tidy(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    """Remove a WebSocket's query, the line feed at the end, and uvicorn's copies of the message."""
+    """Remove a WebSocket's query, a line feed at the end, and copies of the message."""
     event["event"] = QUERY.sub(r"\1", event["event"]).rstrip()
     for name in ("asctime", "color_message", "message"):
         event.pop(name, None)

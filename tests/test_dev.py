@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -109,6 +110,48 @@ def test_code_change_reloads_the_server(copied: Project, serve: Serve) -> None:
     copied.replace("app/web/health.py", '"live"', '"alive"')
     server.read_until("Application startup complete")
     assert server.get("/health/live").json() == {"status": "alive"}
+
+
+EVENTS = """
+import asyncio
+from collections.abc import AsyncIterator
+from fastapi import APIRouter
+from fastapi.responses import StreamingResponse
+
+router = APIRouter()
+
+
+@router.get("/events")
+async def stream_events() -> StreamingResponse:
+    async def events() -> AsyncIterator[str]:
+        while True:
+            yield "data: event\\n\\n"
+            await asyncio.sleep(0.1)
+
+    return StreamingResponse(events(), media_type="text/event-stream")
+"""
+
+
+def test_reload_and_end_do_not_wait_for_open_streams(copied: Project, serve: Serve) -> None:
+    (copied.path / "app" / "events.py").write_text(EVENTS)
+    copied.replace(
+        "app/main.py", "import Middleware\n", "import Middleware\nfrom app import events\n"
+    )
+    include = "    app.include_router(health.router)\n"
+    copied.replace("app/main.py", include, f"{include}    app.include_router(events.router)\n")
+    server = serve(copied)
+    with httpx.stream("GET", f"{server.url}/events") as response:
+        lines = response.iter_lines()  # closes the stream when it is deleted
+        assert next(lines) == "data: event"
+        copied.replace("app/web/health.py", '"live"', '"alive"')
+        server.read_until("Application startup complete")
+    assert server.get("/health/live").json() == {"status": "alive"}
+    with httpx.stream("GET", f"{server.url}/events") as response:
+        lines = response.iter_lines()
+        assert next(lines) == "data: event"
+        output = server.stop()
+    assert "Traceback" not in output
+    assert processes_of(copied) == []
 
 
 def test_ctrl_c_in_a_terminal_stops_everything(copied: Project) -> None:
@@ -306,6 +349,63 @@ def test_server_that_does_not_start_is_one_line(copied: Project) -> None:
     (copied.path / ".postgres" / "data" / "PG_VERSION").write_text("16\n")
     output = copied.uv("dev", "true", check=False)
     assert re.fullmatch(r"dev: PostgreSQL did not start \(.*\); its log is .*/data/log\n", output)
+
+
+ROOT = os.name == "posix" and os.geteuid() == 0
+OTHER_USER = 54321  # has no entry in /etc/passwd
+
+
+def run_as_other_user(project: Project, *command: str) -> subprocess.CompletedProcess[str]:
+    """Run a command of the project's environment as OTHER_USER, who may read every file."""
+    read_all = ("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")
+    user = (f"--reuid={OTHER_USER}", f"--regid={OTHER_USER}", "--clear-groups", *read_all)
+    python = str(project.path / ".venv" / "bin" / "python")
+    return project.run("setpriv", *user, python, "-P", *command, check=False)
+
+
+@pytest.mark.skipif(not ROOT, reason="only root can become another user")
+def test_user_without_a_name_is_one_line(copied: Project) -> None:
+    """As in a container with --user: initdb needs an entry in /etc/passwd."""
+    copied.path.parent.chmod(0o755)
+    os.chown(copied.path, OTHER_USER, OTHER_USER)
+    result = run_as_other_user(copied, "-m", "dev", "true")
+    reason = f"could not look up effective user ID {OTHER_USER}: user does not exist"
+    assert f"dev: PostgreSQL did not start (initdb: {reason}); " in result.stderr
+    assert (result.returncode, result.stderr.count("\n")) == (1, 1)
+
+
+@pytest.mark.skipif(not ROOT, reason="only root can become another user")
+@pytest.mark.parametrize("place", ["", ".postgres"])
+def test_directory_of_another_user_is_one_line(copied: Project, place: str) -> None:
+    (copied.path / place).mkdir(mode=0o755, exist_ok=True)
+    result = run_as_other_user(copied, "-m", "dev", "true")
+    start = f"dev: {copied.path / place} is another user's or read-only: "
+    assert result.stderr.startswith(start)
+    assert (result.returncode, result.stderr.count("\n")) == (1, 1)
+
+
+@pytest.mark.skipif(not ROOT, reason="only root may write there")
+def test_root_leaves_the_database_of_a_user_alone(copied: Project) -> None:
+    """PostgreSQL would run as another user there, and give it the directory."""
+    (copied.path / ".postgres").mkdir()
+    os.chown(copied.path / ".postgres", OTHER_USER, OTHER_USER)
+    output = copied.uv("dev", "true", check=False)
+    assert output.startswith(f"dev: {copied.path}/.postgres is another user's")
+    assert list((copied.path / ".postgres").iterdir()) == []
+
+
+def test_programs_of_administrators_are_found(installed: Project) -> None:
+    """Under root the wheel runs `useradd`. Some containers have no /usr/sbin in PATH."""
+    script = (
+        "import dev.postgres as d, pathlib, shutil;"
+        "d.get_server = lambda *_, **__: print(shutil.which('useradd'));"
+        "d.start(pathlib.Path('data'))"
+    )
+    if not shutil.which("useradd", path="/usr/sbin"):
+        pytest.skip("needs useradd in /usr/sbin")
+    python = str(installed.path / ".venv" / "bin" / "python")
+    result = installed.run(python, "-c", script, env={"PATH": "/usr/local/bin"})
+    assert result.stdout == "/usr/sbin/useradd\n"
 
 
 def test_command_gets_the_embedded_database_only(copied: Project) -> None:

@@ -6,10 +6,11 @@ from typing import Any
 
 import httpx
 import pexpect
+import psutil
 import pytest
 from conftest import Project, user_environment
 from servers import free_port
-from serving import UVICORN, serve
+from serving import ENVIRONMENT, UVICORN, serve, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -58,6 +59,72 @@ def test_every_log_line_is_json(installed: Project, name: str) -> None:
     }
     assert "Application shutdown complete." in [event["event"] for event in lines]
     assert "hunter2" not in output
+
+
+GUNICORN = "gunicorn --bind=127.0.0.1:PORT --access-logfile=- --no-control-socket"
+OTHER_SERVERS = {
+    "granian": "granian --interface=asgi --access-log --port=PORT",
+    "gunicorn": f"{GUNICORN} --worker-class=asgi",
+    "gunicorn with uvicorn": f"{GUNICORN} --worker-class=uvicorn_worker.UvicornWorker",
+}
+WITH = ("--with=granian", "--with=gunicorn", "--with=uvicorn-worker")
+
+
+@pytest.mark.parametrize("command", OTHER_SERVERS.values(), ids=OTHER_SERVERS)
+def test_explicit_call_gives_other_servers_the_same_lines(copied: Project, command: str) -> None:
+    copied.replace("app/main.py", "logs.configure()  # before", "logs.take_over()  # before")
+    (copied.path / ".env").unlink()
+    url, log = f"http://127.0.0.1:{free_port()}", copied.path / "log"
+    words = command.replace("PORT", url.rpartition(":")[2]).split()
+    with log.open("w") as output:
+        process = psutil.Popen(
+            ["uv", "run", "--quiet", *WITH, *words, "app.main:app"],
+            cwd=copied.path,
+            env=user_environment() | ENVIRONMENT,
+            stdout=output,
+            stderr=output,
+        )
+        try:
+            wait_until(lambda: answers(url), 60, log.read_text)
+            headers = {"X-Request-ID": "mine"}
+            httpx.get(f"{url}/items?token=hunter2", headers=headers)
+        finally:
+            process.terminate()
+            process.wait(timeout=60)
+    lines = log.read_text().splitlines()
+    events = [json.loads(line) for line in lines if line.startswith("{")]
+    (access,) = (event for event in events if event["logger"] == "app.access")
+    assert (access["path"], access["status"], access["request_id"]) == ("/items", 503, "mine")
+    assert {event["logger"].partition(".")[0].strip("_") for event in events} >= {"app", words[0]}
+    # Other lines come from the process that watches the worker.
+    assert {len(line.split("[INFO]")) for line in lines if not line.startswith("{")} == {2}
+    assert "hunter2" not in log.read_text()
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/health/live").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+WORKER = """
+import logging, structlog
+from app.web import logs
+
+logging.basicConfig()
+logs.take_over()
+logging.getLogger("worker").info("standard")
+structlog.get_logger("worker").info("native", size=1)
+"""
+
+
+def test_explicit_call_gives_a_worker_the_same_lines(installed: Project) -> None:
+    output = installed.uv("python", "-c", WORKER)
+    events = [json.loads(line) for line in output.splitlines()]
+    assert [event["event"] for event in events] == ["standard", "native"]
+    for event in events:
+        assert event.keys() >= {"event", "level", "logger", "timestamp"}
 
 
 def test_terminal_shows_readable_lines(copied: Project) -> None:

@@ -3,12 +3,13 @@
 import inspect
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import post_gen_project
 import pre_gen_project
 import pytest
-from conftest import commit, cookiecutter, git
+from conftest import TEMPLATE, commit, cookiecutter, git, interpreters, user_environment
 from pre_gen_project import check_slug, check_text
 
 
@@ -74,6 +75,41 @@ def test_a_refused_answer_is_one_line_and_leaves_nothing(
     assert "for example" in line
     assert "Traceback" not in result.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+OLDEST = interpreters(minors=[8])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not OLDEST, reason="no Python 3.8")
+def test_an_old_python_that_runs_cookiecutter_is_one_line(tmp_path: Path) -> None:
+    """It cannot parse what newer ones can, for example a revision with a match statement."""
+
+    def generate(*answers: str) -> tuple[int, list[str]]:
+        command = ["uvx", "--python", OLDEST[0], "cookiecutter", str(TEMPLATE), "--no-input", "-f"]
+        result = subprocess.run(
+            [*command, *answers],
+            cwd=tmp_path,
+            env=user_environment(),
+            capture_output=True,
+            text=True,
+        )
+        assert "Traceback" not in result.stderr
+        lines = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+        return result.returncode, lines
+
+    assert generate("project_slug=asyncpg")[1][0].startswith("Error: project_slug 'asyncpg'")
+    assert generate() == (0, [])
+    project = tmp_path / "my-api"
+    revision = "revision, down_revision = 'a', None\nmatch 1:\n    case _:\n        pass\n"
+    write(project, "alembic/versions/mine.py", revision)
+    commit(project)
+    status, lines = generate()
+    assert status != 0
+    assert lines == [
+        "Error: alembic/versions/mine.py: revision or down_revision is not a literal, "
+        "or needs a newer Python to run cookiecutter"
+    ]
 
 
 @pytest.fixture

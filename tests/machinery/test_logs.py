@@ -5,6 +5,7 @@ import json
 import logging
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -26,6 +27,7 @@ from app.web import logs
 
 SECRET = "hunter2"  # noqa: S105 - that no line may show
 LOGGERS = ["", "uvicorn", "uvicorn.error", "uvicorn.access", "app.access"]
+LOGGERS += ["gunicorn.error", "granian.access"]
 
 Line = dict[str, Any]
 Serve = Callable[..., Callable[[], list[Line]]]
@@ -46,7 +48,13 @@ def serve(capsys: pytest.CaptureFixture[str]) -> Iterator[Serve]:
         lines = [json.loads(line) for line in output.err.splitlines()]
         return [line for line in lines if line["logger"] != "httpx"]  # the tests' client
 
-    def configure(**options: Any) -> Callable[[], list[Line]]:
+    def configure(
+        server: Callable[[], None] | None = None, **options: Any
+    ) -> Callable[[], list[Line]]:
+        if server:
+            server()
+            logs.take_over(**options)
+            return read
         uvicorn.Config("app.main:app", **options)
         logs.configure()
         logs.configure()  # again, as the lifespan does after create_app()
@@ -334,3 +342,59 @@ def test_other_handlers_stay(serve: Serve, caplog: pytest.LogCaptureFixture) -> 
     serve()
     logging.getLogger("mine").warning("heard")
     assert "heard" in caplog.text
+
+
+def another_server() -> None:
+    """Log as gunicorn does with a worker of uvicorn: two loggers share a list of handlers."""
+    shared: list[logging.Handler] = [logging.StreamHandler()]
+    for name in ("gunicorn.error", "uvicorn.error", "granian.access"):
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = shared, False
+        logger.setLevel("INFO")
+
+
+async def test_explicit_call_takes_another_server_over(client: AsyncClient, serve: Serve) -> None:
+    read = serve(another_server)
+    logs.take_over()  # a second call changes nothing
+    for name in ("gunicorn.error", "uvicorn.error", "mine"):
+        logging.getLogger(name).info("heard")
+    logging.getLogger("granian.access").info("GET /?token=%s", SECRET)
+    await client.get("/nothing")
+    lines = [(line["logger"], line["event"]) for line in read()]
+    assert lines == [
+        ("gunicorn.error", "heard"),
+        ("uvicorn.error", "heard"),
+        ("mine", "heard"),
+        ("app.access", "request"),
+    ]
+
+
+def test_explicit_call_takes_a_level(serve: Serve) -> None:
+    read = serve(another_server, level="WARNING")
+    logging.getLogger("mine").info("no")
+    structlog.get_logger("mine").warning("yes")
+    assert [line["event"] for line in read()] == ["yes"]
+
+
+def test_explicit_call_leaves_handlers_of_other_kinds(
+    serve: Serve, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    logger = logging.getLogger("gunicorn.error")
+    handler = logging.FileHandler(tmp_path / "log", delay=True)
+
+    def server() -> None:
+        logger.handlers = [handler]
+
+    read = serve(server)
+    logger.warning("heard")
+    handler.close()
+    assert (tmp_path / "log").read_text() == "heard\n"
+    assert [line["event"] for line in read()] == ["heard"]
+    assert "heard" in caplog.text
+
+
+def test_query_of_a_websocket_is_not_logged(serve: Serve) -> None:
+    read = serve()
+    line = '%s - "WebSocket %s" [accepted]'  # as uvicorn logs it
+    logging.getLogger("uvicorn.error").info(line, "127.0.0.1:1", f"/ws?token={SECRET}")
+    assert [line["event"] for line in read()] == ['127.0.0.1:1 - "WebSocket /ws" [accepted]']

@@ -1,6 +1,10 @@
 """Settings: where they are read, how an error reads, and where migrations find their URL."""
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from alembic.config import Config
@@ -77,6 +81,32 @@ def test_env_file_that_is_not_utf_8_is_one_line(
 ) -> None:
     env_file.write_bytes(b"DATABASE_URL=postgresql://app:\xfc@db/app\n")
     assert refused(cls).endswith(".env is not UTF-8: save it as UTF-8")
+
+
+@contextmanager
+def without_privileges() -> Iterator[None]:
+    """Run the block as another user than root, who may read every file."""
+    uid = os.geteuid()
+    os.seteuid(uid or 54321)
+    try:
+        yield
+    finally:
+        os.seteuid(uid)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+@pytest.mark.parametrize("cls", [Settings, MigrationSettings])
+def test_env_file_that_cannot_be_read_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, cls: type[DatabaseSettings]
+) -> None:
+    with TemporaryDirectory() as directory:  # `tmp_path` is closed to other users
+        Path(directory).chmod(0o755)
+        path = Path(directory, ".env")
+        path.touch(mode=0o000)
+        monkeypatch.setitem(cls.model_config, "env_file", path)
+        with without_privileges():
+            line = refused(cls)
+    assert line.endswith(".env cannot be read: make this user its owner, or permit others to read")
 
 
 @pytest.mark.parametrize(

@@ -65,5 +65,6 @@ def serve(port: int) -> int:
     from alembic.config import main as alembic
 
     alembic(["upgrade", "head"])  # exits if it fails
+    uvicorn = [sys.executable, "-m", "uvicorn", "app.main:app", f"--port={port}"]
     reload = ["--reload", f"--reload-dir={ROOT / 'app'}", f"--app-dir={ROOT}"]
-    return run([sys.executable, "-m", "uvicorn", "app.main:app", f"--port={port}", *reload])
+    return run([*uvicorn, *reload, "--timeout-graceful-shutdown=0"])  # for open streams

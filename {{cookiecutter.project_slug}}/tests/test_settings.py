@@ -8,24 +8,30 @@ from dotenv import dotenv_values
 
 from app.config import Settings
 from app.database import ROOT, ConfigurationError
-from app.database.settings import MigrationSettings
+from app.database.settings import DatabaseSettings, MigrationSettings
 
 CLASSES = (Settings, MigrationSettings)
-NAMES = {name.upper() for cls in CLASSES for name in cls.model_fields}
+OWN = Settings.model_fields.keys() - DatabaseSettings.model_fields.keys()
+# Files, and the settings that they name. The containers of compose.yaml set some themselves.
+FILES = {".env.example": {*Settings.model_fields, *MigrationSettings.model_fields}}
+if (ROOT / "compose.yaml").exists():
+    FILES["compose.yaml"] = {*OWN}
 
 
 @pytest.fixture
-def example(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+def example(monkeypatch: pytest.MonkeyPatch) -> None:
     """The variables of .env.example, those in comments included, in the environment."""
     text = (ROOT / ".env.example").read_text(encoding="utf-8")
-    values = dotenv_values(stream=StringIO(re.sub(r"(?m)^#(?=[A-Z_]+=)", "", text)))
+    values = dotenv_values(stream=StringIO(re.sub(r"(?m)^#(?=[A-Z0-9_]+=)", "", text)))
     for name, value in values.items():
         monkeypatch.setenv(name, value or "")
-    return set(values)
 
 
-def test_env_example_has_every_setting(example: set[str]) -> None:
-    assert NAMES - example == set(), "add them to .env.example"
+@pytest.mark.parametrize("file", FILES)
+def test_file_names_every_setting(file: str) -> None:
+    text = (ROOT / file).read_text(encoding="utf-8")
+    named = set(re.findall(r"^(?:#| +)?(\w+)[=:]", text, re.MULTILINE))
+    assert {name.upper() for name in FILES[file]} - named == set(), f"add them to {file}"
 
 
 @pytest.mark.usefixtures("example")

@@ -19,31 +19,40 @@ VALUES = re.compile(
 )
 # A value that pydantic quotes, in the two forms of its errors.
 INPUTS = re.compile(r"('input': |input_value=).*")
+QUERY = re.compile(r'("WebSocket [^?"]*)\?[^"]*')  # uvicorn logs it, and it may hold a token
 
 
 def configure() -> None:
-    """Replace the logging of uvicorn, if it is the server that imported the application.
+    """Take over the logging of uvicorn, if it is the server that imported the application.
 
     uvicorn's `--log-level` applies to every logger, `--no-access-log` to `app.access`, and
     with a `--log-config` nothing changes. In tests and in Alembic nothing changes either.
     """
     server, access = logging.getLogger("uvicorn"), logging.getLogger("uvicorn.access")
     makers = {type(handler.formatter).__module__.split(".")[0] for handler in server.handlers}
-    if not makers & {"uvicorn", "fastapi_cli"}:
-        return
+    if makers & {"uvicorn", "fastapi_cli"}:
+        logging.getLogger("app.access").disabled = not access.handlers
+        take_over(logging.getLogger("uvicorn.error").getEffectiveLevel())
+
+
+def take_over(level: int | str = "INFO") -> None:
+    """Replace all handlers that write to a stream by one. Handlers of other kinds stay.
+
+    Under gunicorn or granian, call it in `create_app()` in place of `configure()`. In a
+    program without a server, such as a worker, call it first.
+    """
+    for logger in (logging.root, *map(logging.getLogger, list(logging.root.manager.loggerDict))):
+        kept = [item for item in logger.handlers if type(item) is not logging.StreamHandler]
+        if kept != logger.handlers:
+            logger.handlers = kept
+            logger.propagate = not logger.name.endswith(".access")  # its lines show the query
     handler = logging.StreamHandler()
     handler.setFormatter(formatter(in_terminal=sys.stderr.isatty()))
-    server.handlers = [handler]
-    root = logging.getLogger()
-    root.addHandler(handler)
-    root.setLevel(logging.getLogger("uvicorn.error").getEffectiveLevel())
-    logging.getLogger("app.access").disabled = not access.handlers
-    access.handlers = []  # its line shows the query, which may hold a token
+    logging.root.addHandler(handler)
+    logging.root.setLevel(level)
+    format_arguments = structlog.stdlib.PositionalArgumentsFormatter()
     structlog.configure(
-        processors=[
-            structlog.stdlib.PositionalArgumentsFormatter(),
-            ProcessorFormatter.wrap_for_formatter,
-        ],
+        processors=[format_arguments, ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.stdlib.BoundLogger,
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
@@ -71,8 +80,8 @@ def formatter(*, in_terminal: bool) -> logging.Formatter:
 
 
 def tidy(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    """Remove the line feed at the end, and the copies of the message that uvicorn adds."""
-    event["event"] = event["event"].rstrip()
+    """Remove a WebSocket's query, a line feed at the end, and copies of the message."""
+    event["event"] = QUERY.sub(r"\1", event["event"]).rstrip()
     for name in ("asctime", "color_message", "message"):
         event.pop(name, None)
     return event

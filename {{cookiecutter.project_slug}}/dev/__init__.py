@@ -67,4 +67,5 @@ def serve(port: int) -> int:
     alembic(["upgrade", "head"])  # exits if it fails
     uvicorn = [sys.executable, "-m", "uvicorn", "app.main:app", f"--port={port}"]
     reload = ["--reload", f"--reload-dir={ROOT / 'app'}", f"--app-dir={ROOT}"]
-    return run([*uvicorn, *reload, "--timeout-graceful-shutdown=0"])  # for open streams
+    limits = ["--http=app.web.server:Protocol", "--timeout-graceful-shutdown=0"]  # open streams
+    return run([*uvicorn, *reload, *limits])

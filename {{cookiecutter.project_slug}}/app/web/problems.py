@@ -22,8 +22,6 @@ from app.database.violations import DATABASE_ERRORS, driver_error, explain
 from app.errors import AppError
 
 MEDIA_TYPE = "application/problem+json"
-RETRY_AFTER = "1"  # seconds, with every 503
-
 INVALID = "The request is not valid."
 UNEXPECTED = "The server failed to answer."
 
@@ -108,22 +106,19 @@ async def answer_unexpected(request: Request, error: Exception) -> JSONResponse:
 
 
 def problem(
-    status: int,
-    detail: str | None = None,
-    headers: Mapping[str, str] | None = None,
-    **members: Any,
+    status: int, detail: str = "", headers: Mapping[str, str] | None = None, **members: Any
 ) -> JSONResponse:
     """Return a response whose body is a Problem with further `members`."""
     detail = detail or phrases.get(status, "Error")
     if status == 503:
-        headers = {"Retry-After": RETRY_AFTER, **(headers or {})}
+        headers = {"Retry-After": "1", **(headers or {})}  # in seconds
     return JSONResponse(body(status, detail, **members), status, headers, MEDIA_TYPE)
 
 
 def body(status: int, detail: str, **members: Any) -> dict[str, Any]:
     """Return the JSON of a Problem, without empty members."""
     content = {"type": "about:blank", "title": phrases.get(status, "Error"), "status": status}
-    return {**content, "detail": detail, **{k: value for k, value in members.items() if value}}
+    return content | {"detail": detail} | {k: value for k, value in members.items() if value}
 
 
 def describe(fault: Mapping[str, Any]) -> dict[str, str]:

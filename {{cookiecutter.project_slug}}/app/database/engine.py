@@ -1,14 +1,13 @@
 """The engine on asyncpg: its pool, its time limits, and lost connections."""
 
-import asyncio
 import math
 import socket
 from typing import Any
 
-import asyncpg
 from sqlalchemy import ExceptionContext, event, func, select
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from .asyncpg_url import asyncpg_arguments
 from .settings import DatabaseSettings
@@ -16,7 +15,6 @@ from .urls import ConfigurationError
 
 CONNECT_TIMEOUT = 5  # seconds
 GRACE = 5  # seconds by which the client's limit on a statement exceeds the server's
-# A vanished peer is noticed within a minute, even when nothing is sent.
 KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
 
 NO_ANSWER = "no answer in time"  # asyncio's TimeoutError has no message
@@ -64,22 +62,23 @@ def connect_arguments(settings: DatabaseSettings) -> dict[str, Any]:
     The server limits statements. The client's limit is for a server that answers nothing at all.
     """
     limit = settings.database_statement_timeout_seconds
-    arguments = {"timeout": CONNECT_TIMEOUT, "connection_class": Connection}
     if settings.database_pooler != "none":
         # Each transaction may run on another server connection. So no statement stays
         # prepared, and no limit is set, which would affect the pooler's other clients.
-        return arguments | {
+        return {
+            "timeout": CONNECT_TIMEOUT,
+            "command_timeout": limit or None,
             "statement_cache_size": 0,
             "prepared_statement_cache_size": 0,
-            "command_timeout": limit or None,
         }
     idle = settings.database_idle_in_transaction_timeout_seconds
-    return arguments | {
+    return {
+        "timeout": CONNECT_TIMEOUT,
+        "command_timeout": limit + GRACE if limit else None,
         "server_settings": {
             "statement_timeout": milliseconds(limit),
             "idle_in_transaction_session_timeout": milliseconds(idle),
         },
-        "command_timeout": limit + GRACE if limit else None,
     }
 
 
@@ -88,33 +87,30 @@ def milliseconds(seconds: float) -> str:
     return f"{math.ceil(seconds * 1000)}ms"
 
 
-class Connection(asyncpg.Connection):  # type: ignore[misc] # asyncpg ships no types
-    """A connection with TCP keepalive, and a limit on statements that can be replaced."""
-
-    def __init__(self, protocol: Any, transport: asyncio.Transport, *args: Any) -> None:
-        super().__init__(protocol, transport, *args)
-        peer = transport.get_extra_info("socket")
-        if peer.family in (socket.AF_INET, socket.AF_INET6):
-            peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            for option in KEEPALIVE.keys() & vars(socket):  # macOS lacks one
-                peer.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), KEEPALIVE[option])
-        self.default: Any = self._config
-
-
 def on_connect(dialect: Any, record: object, args: list[Any], kwargs: dict[str, Any]) -> Any:
     """Connect, and turn every failure into DatabaseUnavailable."""
     try:
-        return dialect.connect(*args, **kwargs)
+        connection = dialect.connect(*args, **kwargs)
+        keep_alive(connection.driver_connection._transport.get_extra_info("socket"))
     except (OSError, dialect.loaded_dbapi.Error) as error:
         raise DatabaseUnavailable(str(error) or NO_ANSWER) from error
+    return connection
 
 
-def on_checkout(pooled: Any, *_: object) -> None:
+def keep_alive(peer: socket.socket) -> None:
+    """Notice a vanished peer within a minute, even when nothing is sent."""
+    if peer.family in (socket.AF_INET, socket.AF_INET6):
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option in KEEPALIVE.keys() & vars(socket):  # macOS lacks one
+            peer.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), KEEPALIVE[option])
+
+
+def on_checkout(pooled: Any, record: ConnectionPoolEntry, proxy: object) -> None:
     """Replace a connection that the server closed, without a round trip. Restore its limit."""
     connection = pooled.driver_connection
     if connection.is_closed():
         raise DisconnectionError
-    connection._config = connection.default
+    connection._config = record.info.setdefault("config", connection._config)
 
 
 async def limit_statements(session: AsyncSession, seconds: float) -> None:
@@ -123,7 +119,7 @@ async def limit_statements(session: AsyncSession, seconds: float) -> None:
     await session.execute(select(setting))
     connection: Any = (await (await session.connection()).get_raw_connection()).driver_connection
     limit = seconds + GRACE if seconds else None
-    connection._config = connection.default._replace(command_timeout=limit)
+    connection._config = connection._config._replace(command_timeout=limit)
 
 
 def discard_on_timeout(context: ExceptionContext) -> None:

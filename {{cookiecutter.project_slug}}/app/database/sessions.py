@@ -7,11 +7,11 @@ from sqlalchemy import Executable, Result, ScalarResult, event, orm
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm.interfaces import ORMOption
 from sqlalchemy.sql.selectable import TypedReturnsRows
-from sqlalchemy.util import greenlet_spawn
-from sqlalchemy.util.concurrency import in_greenlet
+from sqlalchemy.util.concurrency import greenlet_spawn, in_greenlet
 
 T = TypeVar("T")
 Columns = TypeVarTuple("Columns")
+OneColumn = TypedReturnsRows[T, *tuple[Any, ...]]
 Values = dict[str, Any] | None
 
 HOW_TO_LOAD = "load it in the query, for instance with .options(selectinload(Class.attribute))"
@@ -58,14 +58,10 @@ class Reader:
         async with AsyncSession(self.bind) as session:
             return await session.execute(select, values)
 
-    async def scalars(
-        self, select: TypedReturnsRows[T, *tuple[Any, ...]], values: Values = None
-    ) -> ScalarResult[T]:
+    async def scalars(self, select: OneColumn[T], values: Values = None) -> ScalarResult[T]:
         return (await self.execute(select, values)).scalars()
 
-    async def scalar(
-        self, select: TypedReturnsRows[T, *tuple[Any, ...]], values: Values = None
-    ) -> T | None:
+    async def scalar(self, select: OneColumn[T], values: Values = None) -> T | None:
         return (await self.execute(select, values)).scalar()
 
     async def get(

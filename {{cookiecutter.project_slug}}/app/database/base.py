@@ -45,9 +45,7 @@ def enum_values(members: type[enum.Enum]) -> list[str]:
     """Return what the database stores for each member: its value, not its name."""
     values = [member.value for member in members]
     if not all(isinstance(value, str) and re.fullmatch(r"[^:%'\\]*", value) for value in values):
-        raise ArgumentError(
-            f"values of {members.__qualname__} must be strings without : % ' and \\"
-        )
+        raise ArgumentError(f"values of {members.__name__} must be strings without : % ' and \\")
     return values
 
 

@@ -27,10 +27,7 @@ class DatabaseUnavailable(Exception):
 def create_engine(
     settings: DatabaseSettings, application_name: str = "", **options: Any
 ) -> AsyncEngine:
-    """Return an engine that connects on first use. `options` replace those of its pool.
-
-    `application_name` is shown in PostgreSQL's `pg_stat_activity` and log.
-    """
+    """Return an engine that connects on first use. `options` replace those of its pool."""
     url = settings.database_url
     if application_name:
         url = url.set(query={"application_name": application_name, **url.query})

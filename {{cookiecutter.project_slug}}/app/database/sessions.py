@@ -64,9 +64,7 @@ class Reader:
     async def scalar(self, select: OneColumn[T], values: Values = None) -> T | None:
         return (await self.execute(select, values)).scalar()
 
-    async def get(
-        self, entity: type[T], key: Any, *, options: Sequence[ORMOption] = ()
-    ) -> T | None:
+    async def get(self, entity: type[T], key: Any, options: Sequence[ORMOption] = ()) -> T | None:
         async with AsyncSession(self.bind) as session:
             return await session.get(entity, key, options=options)
 

@@ -28,9 +28,6 @@ HEADERS = {
 }
 HTTPS_HEADERS = {**HEADERS, "strict-transport-security": "max-age=31536000"}
 
-# The messages that carry a response's headers.
-STARTS = {"http.response.start", "websocket.accept", "websocket.http.response.start"}
-
 access_log = logging.getLogger("app.access")
 
 
@@ -84,7 +81,7 @@ class Response:
         self.end = 0.0  # no message yet
 
     async def send(self, message: Message) -> None:
-        if message["type"] in STARTS:
+        if message["type"].endswith((".start", ".accept")):  # the messages with headers
             self.status = message.get("status", 101)  # a WebSocket's acceptance has none
             message.setdefault("headers", [])
             self.complete(MutableHeaders(scope=message))

@@ -116,8 +116,8 @@ def problem(
 def body(status: int, detail: str = "", **members: Any) -> dict[str, Any]:
     """Return the JSON of a Problem, without empty members."""
     title = phrases.get(status, "Error")
-    body = {"type": "about:blank", "title": title, "status": status, "detail": detail or title}
-    return body | {name: value for name, value in members.items() if value}
+    content = {"type": "about:blank", "title": title, "status": status, "detail": detail or title}
+    return content | {name: value for name, value in members.items() if value}
 
 
 def describe(fault: Mapping[str, Any]) -> dict[str, str]:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 
 class Shutdown:
-    """Ends the process `delay` seconds after SIGTERM. Without a delay, uvicorn does."""
+    """Ends the process `delay` seconds after SIGTERM; with 0, uvicorn handles the signal."""
 
     def __init__(self, delay: float) -> None:
         self.delay = delay

@@ -9,7 +9,6 @@ from typing import TypeGuard
 import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.orm import DeclarativeBase
-from sqlalchemy.sql.elements import BinaryExpression
 from sqlalchemy.sql.operators import in_op
 
 
@@ -17,7 +16,7 @@ def is_enum_check(item: object) -> TypeGuard[sa.CheckConstraint]:
     """Tell whether `item` is the constraint `column IN (values)` of an enum column."""
     return (
         isinstance(item, sa.CheckConstraint)
-        and isinstance(item.sqltext, BinaryExpression)
+        and isinstance(item.sqltext, sa.BinaryExpression)
         and item.sqltext.operator is in_op
         and all(isinstance(column.type, sa.Enum) for column in item.columns)
     )

@@ -4,8 +4,7 @@ import math
 import socket
 from typing import Any
 
-from sqlalchemy import ExceptionContext, event, func, select
-from sqlalchemy.exc import DisconnectionError
+from sqlalchemy import ExceptionContext, event, exc, func, select
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -106,7 +105,7 @@ def on_checkout(pooled: Any, record: ConnectionPoolEntry, proxy: object) -> None
     """Replace a connection that the server closed, without a round trip. Restore its limit."""
     connection = pooled.driver_connection
     if connection.is_closed():
-        raise DisconnectionError
+        raise exc.DisconnectionError
     connection._config = record.info.setdefault("config", connection._config)
 
 

@@ -45,10 +45,7 @@ MEANINGS = {
 
 
 def explain(error: Exception, method: str) -> tuple[int, str, list[str]] | None:
-    """Return status, sentence and fields for the client, without SQL or values; None for a bug.
-
-    `method` is that of the request, for an error that does not name its statement.
-    """
+    """Return status, sentence and fields for the client, without SQL or values; None for a bug."""
     state = sqlstate(error, method)
     meaning = MEANINGS.get(state) or MEANINGS.get(state[:2])
     if meaning is None:
@@ -73,7 +70,7 @@ def sqlstate(error: Exception, method: str) -> str:
         case exc.TimeoutError():  # the pool's
             return "53300"
         case asyncpg.ForeignKeyViolationError():
-            # A deferred constraint fails in COMMIT, whose error has no statement.
+            # In COMMIT, where a deferred constraint fails, only the request's method is known.
             statement = getattr(error, "statement", None) or method
             return "23001" if statement.startswith("DELETE") else "23503"
         case asyncpg.PostgresError(sqlstate=str(state)):

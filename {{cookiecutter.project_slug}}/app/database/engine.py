@@ -93,9 +93,9 @@ def on_connect(dialect: Any, record: object, args: list[Any], kwargs: dict[str, 
     return connection
 
 
-def keep_alive(peer: socket.socket) -> None:
+def keep_alive(peer: socket.socket | None) -> None:
     """Notice a vanished peer within a minute, even when nothing is sent."""
-    if peer.family in (socket.AF_INET, socket.AF_INET6):
+    if peer and peer.family in (socket.AF_INET, socket.AF_INET6):
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for option in KEEPALIVE.keys() & vars(socket):  # macOS lacks one
             peer.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), KEEPALIVE[option])

@@ -61,7 +61,7 @@ async def answer(connection: HTTPConnection, error: Exception) -> Any:
     if connection.application_state is WebSocketState.CONNECTING:
         return await connection.send_denial_response(response)
     code = 1013 if response.status_code in {503, 504} else 1008  # 1013: try again later
-    return await connection.close(code, phrases[response.status_code])
+    return await connection.close(code, phrases.get(response.status_code))
 
 
 def respond(connection: HTTPConnection, error: Exception) -> JSONResponse:
@@ -72,8 +72,8 @@ def respond(connection: HTTPConnection, error: Exception) -> JSONResponse:
         case HTTPException(status_code=status, detail=str(detail)):
             return problem(status, detail, error.headers)
         case HTTPException(status_code=status, detail=detail):
-            members = detail if isinstance(detail, dict) else {"errors": detail}
-            return problem(status, headers=error.headers, **members)
+            members: Any = detail if isinstance(detail, dict) else {"errors": detail}
+            return problem(**members | {"status": status, "headers": error.headers})
         case RequestValidationError():
             return problem(422, INVALID, errors=[*map(describe, error.errors())])
         case AppError():

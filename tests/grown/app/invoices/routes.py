@@ -1,0 +1,65 @@
+"""HTTP for invoices."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import suppress
+
+from fastapi import APIRouter, WebSocket, WebSocketDisconnect
+from fastapi.sse import EventSourceResponse
+
+from app.database import Reader
+from app.dependencies import ReadSession, Session
+from app.invoices import service
+from app.invoices.schemas import InvoiceCreate, InvoiceRead, Open
+from app.listener import Changes, Listener
+from app.models.invoice import Invoice
+from app.types import Id
+from app.users.dependencies import CurrentUser
+from app.web.openapi import responses
+
+router = APIRouter(prefix="/invoices", tags=["invoices"], responses=responses(503, 504))
+
+
+@router.post("", status_code=201, response_model=InvoiceRead, responses=responses(401, 404, 409))
+async def create(new: InvoiceCreate, user: CurrentUser, session: Session) -> Invoice:
+    return await service.create(session, new, user)
+
+
+@router.get("/open/events", response_class=EventSourceResponse)
+async def stream_open(session: ReadSession, changes: Changes) -> AsyncIterator[Open]:
+    """Send the open invoices now, and again after each change."""
+    with changes.watch() as changed:
+        while True:
+            changed.clear()
+            yield await service.get_open(session)
+            await changed.wait()
+
+
+@router.websocket("/open/socket")
+async def push_open(websocket: WebSocket, session: ReadSession, changes: Changes) -> None:
+    """Send the same until the client leaves."""
+    await websocket.accept()
+    sender = asyncio.create_task(send_open(websocket, session, changes))
+    try:
+        async for _ in websocket.iter_text():  # ends when the client leaves
+            pass
+    finally:
+        sender.cancel()
+
+
+async def send_open(websocket: WebSocket, session: Reader, changes: Listener) -> None:
+    with changes.watch() as changed, suppress(WebSocketDisconnect):
+        while True:
+            changed.clear()
+            await websocket.send_text((await service.get_open(session)).model_dump_json())
+            await changed.wait()
+
+
+@router.get("/{number}", response_model=InvoiceRead, responses=responses(404))
+async def read(number: Id, session: ReadSession) -> Invoice:
+    return await service.get(session, number)
+
+
+@router.post("/{number}/payment", status_code=204, responses=responses(401, 404, 409))
+async def pay(number: Id, _: CurrentUser, session: Session) -> None:
+    await service.pay(session, number)

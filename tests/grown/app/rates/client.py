@@ -1,0 +1,43 @@
+"""The client of the service with the rates."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from decimal import Decimal
+from typing import Annotated
+
+from fastapi import Depends
+from fastapi.requests import HTTPConnection
+from httpx import AsyncClient, HTTPError
+
+from app.config import Settings
+from app.errors import AppError
+
+
+class RatesUnavailable(AppError):
+    """The other service does not answer, or not with a rate."""
+
+    status = 502
+
+
+@asynccontextmanager
+async def open_client(settings: Settings) -> AsyncIterator[AsyncClient]:
+    """Yield one client for the process: it keeps its connections, and every call has a limit."""
+    async with AsyncClient(base_url=str(settings.rates_url), timeout=3) as client:
+        yield client
+
+
+async def get_client(connection: HTTPConnection) -> AsyncClient:
+    client: AsyncClient = connection.app.state.rates
+    return client
+
+
+Rates = Annotated[AsyncClient, Depends(get_client)]
+
+
+async def get_rate(client: AsyncClient, currency: str) -> Decimal:
+    """Return the price of one unit. Raises RatesUnavailable."""
+    try:
+        response = await client.get(f"/rates/{currency}")
+        return Decimal(response.raise_for_status().json()["rate"])
+    except (HTTPError, ValueError, KeyError, ArithmeticError) as error:
+        raise RatesUnavailable("The exchange rates cannot be read now.") from error

@@ -1,0 +1,25 @@
+"""The login: a bearer token names the user."""
+
+from hashlib import sha256
+from typing import Annotated
+
+from fastapi import Depends, HTTPException
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from sqlalchemy import select
+
+from app.dependencies import ReadSession
+from app.models.user import User
+
+
+async def get_user(
+    session: ReadSession,
+    credentials: Annotated[HTTPAuthorizationCredentials, Depends(HTTPBearer())],
+) -> User:
+    digest = sha256(credentials.credentials.encode()).digest()
+    user = await session.scalar(select(User).where(User.token_hash == digest))
+    if user is None:
+        raise HTTPException(401, "The token is not valid.", {"WWW-Authenticate": "Bearer"})
+    return user
+
+
+CurrentUser = Annotated[User, Depends(get_user)]

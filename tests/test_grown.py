@@ -1,0 +1,168 @@
+"""A project after its first month: `grown/` laid over a baked one, and a few edits."""
+
+import re
+import shutil
+
+import pytest
+import readmes
+from conftest import TEMPLATE, Project
+from test_versions import LOWEST
+
+GROWN = TEMPLATE / "tests" / "grown"
+GROW = f"{readmes.PRODUCT}/docs/grow.md"
+
+# File, line, and the lines beside it.
+EDITS = [
+    (
+        "pyproject.toml",
+        '    "fastapi-swagger>=0.4.60",\n',
+        '    "httpx>=0.28.0",\n    "python-multipart>=0.0.20",\n',
+    ),
+    ("pyproject.toml", '    "types-psutil>=7.0.0",\n', '    "websockets>=14.0",\n'),
+    (
+        "app/main.py",
+        "from app.items import routes as items\n",
+        """\
+from app.customers import routes as customers
+from app.invoices import routes as invoices
+from app.invoices.service import CHANNEL
+from app.listener import listener
+from app.middleware import ApiVersion
+from app.products import routes as products
+from app.rates import routes as rates
+from app.rates.client import open_client
+from app.reports import routes as reports
+""",
+    ),
+    (
+        "app/main.py",
+        "    app.include_router(items.router)\n",
+        """\
+    app.include_router(customers.router)
+    app.include_router(invoices.router)
+    app.include_router(products.router)
+    app.include_router(rates.router)
+    app.include_router(reports.router)
+""",
+    ),
+    (
+        "app/main.py",
+        "            *cors(settings.cors_origins),  # outside errors, which would lack its headers\n",
+        '            Middleware(ApiVersion, version="2026-12"),\n',
+    ),
+    ("app/config.py", "    cors_origins: Names = []\n", "    rates_url: AnyHttpUrl\n"),
+    (
+        ".env.example",
+        "SHUTDOWN_DELAY_SECONDS=0\n",
+        "\n# The service with the exchange rates.\nRATES_URL=http://localhost:9000\n",
+    ),
+    ("compose.yaml", "      MAX_BODY_SIZE:\n", "      RATES_URL:\n"),
+]
+# File, text, and the text in its place.
+REPLACEMENTS = [
+    ("app/config.py", "from pydantic import ", "from pydantic import AnyHttpUrl, "),
+    (
+        "app/main.py",
+        """\
+    with app.state.shutdown.on_sigterm():
+        yield
+""",
+        """\
+    async with (
+        open_client(app.state.settings) as app.state.rates,
+        listener(engine, CHANNEL) as app.state.changes,
+    ):
+        with app.state.shutdown.on_sigterm():
+            yield
+""",
+    ),
+    ("alembic/env.py", "IGNORED_TABLES: list[str] = []", 'IGNORED_TABLES = ["queue_*"]'),
+]
+# What the next release changes in the models.
+LATER = [
+    (
+        "app/models/product.py",
+        '    HOUR = "hour"\n',
+        '''
+
+class Tax(StrEnum):
+    """The rate of the value-added tax."""
+
+    FULL = "full"
+    REDUCED = "reduced"
+''',
+    ),
+    (
+        "app/models/product.py",
+        "        server_default=Unit.PIECE,\n    )\n",
+        """\
+    tax: Mapped[Tax | None] = mapped_column(
+        Enum(Tax, name="tax", values_callable=lambda taxes: [tax.value for tax in taxes])
+    )
+""",
+    ),
+    ("app/models/order.py", '    PHONE = "phone"\n', '    MAIL = "mail"\n'),
+    ("app/models/user.py", "    email: Mapped[str] = mapped_column(unique=True)\n", "    name: Mapped[str | None]\n"),
+    ("app/models/text.py", "    text: Mapped[str]\n", "    state: Mapped[State | None]\n"),
+    (
+        "app/models/text.py",
+        "from app.database import Base\n",
+        '''
+
+class State(StrEnum):
+    """The state of a translation."""
+
+    DRAFT = "draft"
+    DONE = "done"
+''',
+    ),
+    ("app/models/text.py", '"""Texts in several languages."""\n', "\nfrom enum import StrEnum\n"),
+]
+
+
+def insert(project: Project, edits: list[tuple[str, str, str]]) -> None:
+    for name, line, added in edits:
+        project.replace(name, line, line + added)
+
+
+def grow(project: Project) -> None:
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(GROWN, project.path, dirs_exist_ok=True, ignore=ignored)
+    insert(project, EDITS)
+    for edit in REPLACEMENTS:
+        project.replace(*edit)
+
+
+def migrate(project: Project, message: str, env: dict[str, str]) -> None:
+    """Generate a revision and apply it. Nothing is left to generate."""
+    script = (
+        f'alembic upgrade head && alembic revision --autogenerate -m "{message}"'
+        " && alembic upgrade head && alembic check"
+    )
+    project.uv("dev", "sh", "-euc", script, env=env)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "resolution", [[], pytest.param(LOWEST, marks=pytest.mark.exhaustive)], ids=["newest", "lowest"]
+)
+def test_grown_project_is_green(copied: Project, resolution: list[str]) -> None:
+    env = {"UV_RESOLUTION": resolution[1]} if resolution else {}
+    grow(copied)
+    migrate(copied, "first month", env)
+    insert(copied, LATER)
+    migrate(copied, "second month", env)
+    copied.uv("ruff", "check", "--fix", env=env)
+    copied.uv("ruff", "format", env=env)
+    copied.uv("mypy", env=env)
+    assert " passed" in copied.uv("pytest", "-q", "-n", "2", env=env)
+
+
+def test_code_of_the_page_is_tested_code() -> None:
+    files = [path.read_text("utf-8") for path in GROWN.rglob("*.py")]
+    code = "\n".join([*files, *(edit[2] for edit in [*EDITS, *REPLACEMENTS])])
+    found = re.sub(r"^ +", "", code, flags=re.MULTILINE)
+    blocks = readmes.fenced(readmes.read(GROW), "python")
+    assert len(blocks) > 7
+    for block in blocks:
+        assert re.sub(r"^ +", "", block, flags=re.MULTILINE) in found, block

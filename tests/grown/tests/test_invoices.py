@@ -7,8 +7,8 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from factories import LOGIN, add_user, create_customer, create_invoice, upload_prices
 from conftest import settings_for
+from factories import LOGIN, add_user, create_customer, create_invoice, upload_prices
 from httpx import AsyncClient
 from sqlalchemy import URL, NullPool
 from sqlalchemy.ext.asyncio import AsyncConnection

@@ -7,11 +7,10 @@ from contextlib import suppress
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 from fastapi.sse import EventSourceResponse
 
-from app.database import Reader
 from app.dependencies import ReadSession, Session
 from app.invoices import service
 from app.invoices.schemas import InvoiceCreate, InvoiceRead, Open
-from app.listener import Changes, Listener
+from app.listener import Changes
 from app.models.invoice import Invoice
 from app.types import Id
 from app.users.dependencies import CurrentUser
@@ -39,20 +38,21 @@ async def stream_open(session: ReadSession, changes: Changes) -> AsyncIterator[O
 async def push_open(websocket: WebSocket, session: ReadSession, changes: Changes) -> None:
     """Send the same until the client leaves."""
     await websocket.accept()
-    sender = asyncio.create_task(send_open(websocket, session, changes))
-    try:
-        async for _ in websocket.iter_text():  # ends when the client leaves
-            pass
-    finally:
-        sender.cancel()
-
-
-async def send_open(websocket: WebSocket, session: Reader, changes: Listener) -> None:
     with changes.watch() as changed, suppress(WebSocketDisconnect):
-        while True:
-            changed.clear()
-            await websocket.send_text((await service.get_open(session)).model_dump_json())
-            await changed.wait()
+        left = asyncio.create_task(wait_until_left(websocket))
+        left.add_done_callback(lambda _: changed.set())
+        try:
+            while not left.done():
+                changed.clear()
+                await websocket.send_text((await service.get_open(session)).model_dump_json())
+                await changed.wait()
+        finally:
+            left.cancel()
+
+
+async def wait_until_left(websocket: WebSocket) -> None:
+    while (await websocket.receive())["type"] != "websocket.disconnect":
+        pass
 
 
 @router.get("/{number}", response_model=InvoiceRead, responses=responses(404))

@@ -26,9 +26,11 @@ def parse(lines: Iterable[str]) -> list[Priced]:
     """Return the lines of a price list. Raises Unprocessable."""
     try:
         return PRICES.validate_python(list(csv.DictReader(lines)))
+    except csv.Error as error:
+        raise Unprocessable(f"The file is no CSV: {error}.") from error
     except ValidationError as error:
-        line, *field = error.errors()[0]["loc"]
-        raise Unprocessable(f"Line {int(line) + 2} has a wrong {field[0]}.") from None
+        line, field, *_ = error.errors()[0]["loc"]
+        raise Unprocessable(f"Line {int(line) + 2} has a wrong {field}.") from None
 
 
 async def store(session: AsyncSession, prices: list[Priced]) -> int:

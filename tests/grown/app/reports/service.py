@@ -24,9 +24,7 @@ MONTHS = select(
     func.sum(billed.c.revenue)
     .over(partition_by=billed.c.customer_id, order_by=billed.c.month)
     .label("running_total"),
-    func.rank()
-    .over(partition_by=billed.c.month, order_by=billed.c.revenue.desc())
-    .label("rank"),
+    func.rank().over(partition_by=billed.c.month, order_by=billed.c.revenue.desc()).label("rank"),
 ).order_by(billed.c.month, "rank", billed.c.customer_id)
 
 

@@ -3,11 +3,12 @@
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import pytest
 from asyncpg import InvalidCachedStatementError
 from conftest import client_of, settings_for
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from httpx import AsyncClient
 from sqlalchemy import (
     URL,
@@ -21,14 +22,21 @@ from sqlalchemy import (
     Text,
     func,
     insert,
+    literal,
     select,
     text,
 )
 from sqlalchemy import create_engine as create_sync_engine
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
-from app.database import ConfigurationError, Database, DatabaseUnavailable, create_engine
+from app.database import (
+    ConfigurationError,
+    Database,
+    DatabaseUnavailable,
+    create_engine,
+    limit_statements,
+)
 from app.database.engine import CONNECT_TIMEOUT, GRACE, KEEPALIVE, connect_arguments
 from app.dependencies import ReadSession, Session
 from app.main import create_app, lifespan
@@ -198,10 +206,9 @@ async def test_behind_a_pooler_the_client_ends_slow_statements(fresh_url: URL) -
         fresh_url, database_statement_timeout_seconds=0.05, database_pooler="pgbouncer"
     )
     engine = create_engine(settings)
-    for sessions in (Database(engine).sessions, Database(engine).read_sessions):
-        async with sessions() as session:
-            with pytest.raises(DatabaseUnavailable, match=r"^no answer in time$"):
-                await session.execute(SLOW)
+    for use in (Database(engine).sessions(), Database(engine).reader):
+        with pytest.raises(DatabaseUnavailable, match=r"^no answer in time$"):
+            await use.scalar(SLOW)
     assert ask(fresh_url, f"SELECT query {OTHERS} AND state = 'active'") == []
     await engine.dispose()
 
@@ -336,8 +343,8 @@ async def write(engine: AsyncEngine) -> None:
 
 
 async def read(engine: AsyncEngine) -> None:
-    async with Database(engine).read_sessions() as session:
-        await session.execute(select(PROBES))
+    await Database(engine).reader.rows(select(PROBES))
+    await Database(engine).reader.execute(select(PROBES))
 
 
 @pytest.mark.parametrize("use", [write, read])
@@ -422,3 +429,82 @@ async def test_changed_column_type_ends_the_transaction(
     assert isinstance(error.value.orig.__cause__, InvalidCachedStatementError)
     assert ask(fresh_url, "SELECT name FROM pytest_probes") == ["kept"]
     await read(pooled)
+
+
+# A longer statement
+
+
+async def test_one_transaction_may_take_longer(fresh_url: URL) -> None:
+    limits = {"database_statement_timeout_seconds": 0.05, "database_pool_size": 1}
+    settings = settings_for(fresh_url, **limits)
+    engine = create_engine(settings)
+    sessions = Database(engine).sessions
+    async with sessions.begin() as session:
+        await limit_statements(session, 60)
+        await session.execute(select(func.pg_sleep(0.2)))
+        assert await client_limit(session) == 60 + GRACE
+        await limit_statements(session, 0)
+        assert await client_limit(session) is None
+    async with sessions.begin() as session:  # on the same connection
+        assert await client_limit(session) == 0.05 + GRACE
+        with pytest.raises(DBAPIError, match="statement timeout"):
+            await session.execute(SLOW)
+    await engine.dispose()
+
+
+async def client_limit(session: AsyncSession) -> float | None:
+    connection = await (await session.connection()).get_raw_connection()
+    limit: float | None = connection.driver_connection._config.command_timeout  # type: ignore[union-attr]
+    return limit
+
+
+async def test_own_limit_of_a_route_is_answered_504(
+    served_app: FastAPI, served_client: AsyncClient
+) -> None:
+    @served_app.get("/report")
+    async def report(session: Session) -> None:
+        await limit_statements(session, 0.05)
+        await session.execute(SLOW)
+
+    assert (await served_client.get("/report")).status_code == 504
+
+
+async def test_connection_has_the_name_of_the_project(fresh_url: URL) -> None:
+    for query, name in ({}, "shop"), ({"application_name": "of the URL"}, "of the URL"):
+        engine = create_engine(settings_for(fresh_url.update_query_dict(query)), "shop")
+        setting = select(func.current_setting("application_name"))
+        assert await Database(engine).reader.scalar(setting) == name
+        await engine.dispose()
+
+
+# Connections in use
+
+
+@pytest.mark.usefixtures("routes")
+async def test_dependency_that_reads_takes_no_second_connection(
+    served_app: FastAPI, served_client: AsyncClient
+) -> None:
+    """A login, say. With two connections for each request, 15 requests wait for each other."""
+
+    async def user(reader: ReadSession) -> Any:
+        return await reader.scalar(select(func.pg_sleep(0.01)))
+
+    @served_app.post("/write", dependencies=[Depends(user)])
+    async def write(session: Session, reader: ReadSession) -> None:
+        await session.execute(insert(PROBES).values(name="new"))
+
+    answers = await asyncio.gather(*(served_client.post("/write") for _ in range(60)))
+    assert {answer.status_code for answer in answers} == {200}
+
+
+async def test_readers_that_live_long_hold_no_connection(
+    served_app: FastAPI, served_client: AsyncClient
+) -> None:
+    """More than the pool has, each after a read and before the next one."""
+    pool = served_app.state.database.sessions.kw["bind"].pool
+    readers = [served_app.state.database.reader for _ in range(2 * pool.size())]
+    assert [await reader.scalar(select(1)) for reader in readers] == [1] * len(readers)
+    streams = [reader.rows(select(literal(1))) for reader in readers]
+    assert len(await asyncio.gather(*streams)) == len(readers)
+    assert pool.checkedout() == 0
+    assert (await served_client.get("/health/ready")).status_code == 200

@@ -43,11 +43,12 @@ def routes(app: FastAPI) -> None:
             "missing": NotFound("There is no such row."),
             "conflict": Conflict("It is taken."),
             "plain": AppError("It is wrong."),
+            "members": HTTPException(409, {"code": "taken", "detail": "It is taken."}),
+            "list": HTTPException(422, [{"location": "body.name", "detail": "It is taken."}]),
             "http": HTTPException(429, "Too fast.", {"Retry-After": "5"}),
             "busy": HTTPException(503, "Too much to do."),
             "busier": HTTPException(503, "Too much to do.", {"Retry-After": "5"}),
             "unknown status": HTTPException(499, "Nobody waits."),
-            "slow": TimeoutError("secret"),
             "bug": KeyError("secret"),
             "down": DatabaseUnavailable("no answer"),
             "pool": PoolTimeout("secret"),
@@ -66,6 +67,14 @@ def assert_problem(response: Response, status: int, detail: str) -> None:
     assert "secret" not in response.text
 
 
+async def test_details_of_an_http_exception_are_members(client: AsyncClient) -> None:
+    body = (await client.get("/raise/members")).json()
+    assert (body["title"], body["detail"], body["code"]) == ("Conflict", "It is taken.", "taken")
+    body = (await client.get("/raise/list")).json()
+    assert body["errors"] == [{"location": "body.name", "detail": "It is taken."}]
+    assert body["detail"] == body["title"] == "Unprocessable Entity"
+
+
 @pytest.mark.parametrize(
     ("kind", "status", "title", "detail"),
     [
@@ -73,7 +82,6 @@ def assert_problem(response: Response, status: int, detail: str) -> None:
         ("missing", 404, "Not Found", "There is no such row."),
         ("conflict", 409, "Conflict", "It is taken."),
         ("unknown status", 499, "Error", "Nobody waits."),
-        ("slow", 504, "Gateway Timeout", "The server took too long to answer."),
     ],
 )
 async def test_problem_has_the_title_of_its_status(

@@ -4,7 +4,7 @@ import asyncio
 import sys
 from asyncio import StreamReader, StreamWriter
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -14,6 +14,7 @@ from sqlalchemy import (
     URL,
     Identity,
     NullPool,
+    bindparam,
     create_engine,
     delete,
     func,
@@ -22,7 +23,8 @@ from sqlalchemy import (
     text,
     update,
 )
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from app.database import Database, ReadOnlyViolation
@@ -58,17 +60,10 @@ async def stored(connection: AsyncConnection) -> list[str]:
     return list(await connection.scalars(select(Row.value)))
 
 
-async def test_read_session_gets_by_key(database: Database, row: Row) -> None:
-    async with database.read_sessions() as session:
-        found = await session.get(Row, row.id)
-    assert found is not None
-    assert found.value == "old"
-
-
-async def test_read_session_opens_no_transaction(engine: AsyncEngine) -> None:
+async def test_reader_opens_no_transaction(engine: AsyncEngine) -> None:
     """BEGIN and ROLLBACK would be two more round trips."""
-    async with Database(engine).read_sessions() as session:
-        first, second = [await session.scalar(select(func.now())) for _ in range(2)]
+    reader = Database(engine).reader
+    first, second = [await reader.scalar(select(func.now())) for _ in range(2)]
     assert first != second  # now() is the beginning of the transaction
 
 
@@ -110,20 +105,22 @@ async def test_read_is_one_round_trip_and_write_three(fresh_url: URL) -> None:
         database = Database(engine)
 
         async def read() -> None:
-            async with database.read_sessions() as session:
-                await session.scalars(select(Row))
+            await database.reader.scalars(select(Row))
+
+        async def read_rows() -> None:
+            await database.reader.rows(select(Row))
 
         async def write() -> None:
             async with database.sessions.begin() as session:
                 session.add(Row(value="new"))
 
         trips = {}
-        for action in (read, write) * 2:  # the first round also prepares the statements
+        for action in (read, read_rows, write) * 2:  # the first round also prepares the statements
             before = messages[b"Z"]
             await action()
             trips[action] = messages[b"Z"] - before
         await engine.dispose()
-    assert trips == {read: 1, write: 3}
+    assert trips == {read: 1, read_rows: 1, write: 3}
 
 
 NOT_SELECTS = {
@@ -138,64 +135,53 @@ NOT_SELECTS = {
 
 @pytest.mark.usefixtures("row")
 @pytest.mark.parametrize("statement", NOT_SELECTS.values(), ids=NOT_SELECTS)
-async def test_read_session_refuses_all_but_select(
+async def test_reader_refuses_all_but_select(
     connection: AsyncConnection, database: Database, statement: Any
 ) -> None:
-    async with database.read_sessions() as session:
-        for _ in range(2):  # SQLAlchemy caches the statement
-            await session.execute(select(Row.id))
-            with pytest.raises(ReadOnlyViolation, match="use Session to write"):
-                await session.execute(statement)
-    assert await stored(connection) == ["old"]
-
-
-async def add(session: AsyncSession, row: Row) -> None:
-    session.add(Row(value="new"))
-
-
-async def change(session: AsyncSession, row: Row) -> None:
-    (await session.merge(row)).value = "new"
-
-
-async def remove(session: AsyncSession, row: Row) -> None:
-    await session.delete(row)
-
-
-async def autoflush(session: AsyncSession) -> None:
-    await session.execute(select(Row))
-
-
-@pytest.mark.parametrize("write", [add, change, remove])
-@pytest.mark.parametrize("then", [AsyncSession.flush, AsyncSession.commit, autoflush])
-async def test_read_session_refuses_to_flush(
-    connection: AsyncConnection,
-    database: Database,
-    row: Row,
-    write: Callable[[AsyncSession, Row], Awaitable[None]],
-    then: Callable[[AsyncSession], Awaitable[None]],
-) -> None:
-    async with database.read_sessions() as session:
-        await write(session, row)
+    reader = database.reader
+    for run in (reader.execute, reader.scalars, reader.scalar, reader.rows) * 2:  # a cache fills
+        await run(select(Row.id))
         with pytest.raises(ReadOnlyViolation, match="use Session to write"):
-            await then(session)
+            await run(statement)
     assert await stored(connection) == ["old"]
 
 
-async def test_read_session_has_no_connection_and_no_bulk_methods(database: Database) -> None:
-    async with database.read_sessions() as session:
-        with pytest.raises(ReadOnlyViolation, match=r"has no connection\(\): use Session"):
-            await session.connection()
-        for bulk in (
-            lambda sync: sync.bulk_save_objects([Row(value="new")]),
-            lambda sync: sync.bulk_insert_mappings(Row, [{"value": "new"}]),
-            lambda sync: sync.bulk_update_mappings(Row, [{"id": 1, "value": "new"}]),
-        ):
-            with pytest.raises(ReadOnlyViolation):
-                await session.run_sync(bulk)
+@pytest.mark.parametrize("name", ["add", "commit", "connection", "delete", "flush", "stream"])
+async def test_reader_names_session_for_what_it_cannot_do(database: Database, name: str) -> None:
+    with pytest.raises(AttributeError, match=f"a ReadSession has no {name}.* use Session"):
+        getattr(database.reader, name)
 
 
-async def test_read_object_is_readable_after_the_session(database: Database, row: Row) -> None:
-    async with database.read_sessions() as session:
-        found = await session.get_one(Row, row.id)
-        await session.commit()
-    assert found.value == "old"
+async def test_reader_returns_as_a_session_does(database: Database, row: Row) -> None:
+    reader, query = database.reader, select(Row).where(Row.id == bindparam("id"))
+    found = await reader.get(Row, row.id)
+    assert found
+    assert (found.id, found.value) == (row.id, "old")
+    assert await reader.get(Row, 0) is None
+    assert (await reader.scalars(query, {"id": row.id})).one().value == "old"
+    assert (await reader.execute(select(Row.id, Row.value))).all() == [(row.id, "old")]
+    assert await reader.scalar(select(Row.value)) == "old"
+    (read,) = await reader.rows(query, {"id": row.id})
+    assert (read.id, read.value) == (row.id, "old")
+
+
+async def test_reader_reads_several_at_once_on_the_connection_of_a_test(
+    database: Database, row: Row
+) -> None:
+    values = await asyncio.gather(*(database.reader.scalar(select(Row.value)) for _ in range(3)))
+    assert values == ["old"] * 3
+
+
+async def test_failed_and_cancelled_reads_return_their_connections(
+    fresh_url: URL,
+) -> None:
+    engine = create_async_engine(settings_for(fresh_url, database_pool_size=1))
+    reader = Database(engine).reader
+    for run in (reader.rows, reader.execute):
+        with pytest.raises(DBAPIError):
+            await run(select(func.no_such_function()))
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await run(select(func.pg_sleep(60)))
+        assert await reader.scalar(select(1)) == 1
+    await engine.dispose()

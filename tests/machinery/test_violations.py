@@ -266,10 +266,10 @@ async def test_failed_commit_is_explained_like_a_statement(
 
 
 UNAVAILABLE = "The database cannot be reached."
+BUG = "The server failed to answer."
 BUSY = "The database is busy."
 MEANINGS = {
     "08006": (503, UNAVAILABLE),
-    "22000": (422, UNSTORABLE),
     "22001": (422, UNSTORABLE),
     "22003": (422, UNSTORABLE),
     "22021": (422, UNSTORABLE),
@@ -354,9 +354,9 @@ async def call_driver(app: FastAPI, client: AsyncClient, *calls: tuple[Any, ...]
     ("calls", "problem"),
     [
         ([("fetch", "SELECT $1::text", "NUL \0")], (422, UNSTORABLE)),
-        ([("fetch", "SELECT $1::int", "secret")], (422, UNSTORABLE)),
+        ([("fetch", "SELECT $1::int", "secret")], (500, BUG)),
         ([("terminate",), ("fetch", "SELECT 1")], (503, UNAVAILABLE)),
-        ([("fetch", "SELECT $1::int")], (500, "The server failed to answer.")),
+        ([("fetch", "SELECT $1::int")], (500, BUG)),
     ],
     ids=["NUL", "wrong type", "closed connection", "wrong call"],
 )

@@ -3,23 +3,29 @@
 from collections.abc import AsyncIterator
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends
+from fastapi.requests import HTTPConnection
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.database import Database, Reader
 
-async def get_session(request: Request) -> AsyncIterator[AsyncSession]:
-    async with request.app.state.database.sessions.begin() as session:
+
+async def get_database(connection: HTTPConnection) -> Database:
+    """Return the database, for a route that begins transactions of its own."""
+    database: Database = connection.app.state.database
+    return database
+
+
+async def get_session(connection: HTTPConnection) -> AsyncIterator[AsyncSession]:
+    async with (await get_database(connection)).sessions.begin() as session:
         yield session
 
 
-async def get_read_session(request: Request) -> AsyncIterator[AsyncSession]:
-    async with request.app.state.database.read_sessions() as session:
-        yield session
-        session.sync_session.flush()  # raises if there are pending changes
+async def get_reader(connection: HTTPConnection) -> Reader:
+    return (await get_database(connection)).reader
 
 
 # scope="function" ends the dependency, and so the transaction, before the response is sent:
 # a client that has its answer finds its rows, and a failed commit is an error.
-# A streaming response outlives such a session and must open one of its own.
 Session = Annotated[AsyncSession, Depends(get_session, scope="function")]
-ReadSession = Annotated[AsyncSession, Depends(get_read_session, scope="function")]
+ReadSession = Annotated[Reader, Depends(get_reader)]

@@ -17,3 +17,9 @@ class Conflict(AppError):
     """The request contradicts the stored rows."""
 
     status = 409
+
+
+class Unprocessable(AppError):
+    """The request is well-formed, and a rule forbids it."""
+
+    status = 422

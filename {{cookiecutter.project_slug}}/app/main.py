@@ -51,7 +51,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Open the database and handle SIGTERM while the application serves."""
     logs.configure()  # again: `uvicorn.run(app)` configures logging after create_app()
     tuning.tune_garbage_collector()
-    engine = create_engine(app.state.settings)
+    engine = create_engine(app.state.settings, application_name=app.title)
     app.state.database = Database(engine)
     with app.state.shutdown.on_sigterm():
         yield

@@ -138,9 +138,9 @@ def settings_for(url: URL, **values: Any) -> Settings:
     return Settings(database_url=url.set(drivername=ASYNC_DRIVER), database_url_sync=url, **values)
 
 
-def client_of(app: FastAPI) -> AsyncClient:
-    """Return a client that receives a 500 for a bug, as every other client does."""
-    transport = ASGITransport(app, raise_app_exceptions=False)
+def client_of(app: FastAPI, *, raise_bugs: bool = True) -> AsyncClient:
+    """Return a client. A bug in a route raises in the test; outside of tests it is a 500."""
+    transport = ASGITransport(app, raise_app_exceptions=raise_bugs)
     return AsyncClient(transport=transport, base_url="http://test")
 
 

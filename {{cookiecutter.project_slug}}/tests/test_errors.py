@@ -4,6 +4,7 @@ from typing import Annotated
 
 import pytest
 from asyncpg import InvalidCachedStatementError
+from conftest import client_of
 from fastapi import FastAPI, HTTPException, Query
 from httpx import AsyncClient, Response
 from sqlalchemy import text
@@ -11,7 +12,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from app.database import DatabaseUnavailable, violations
 from app.dependencies import Session
-from app.errors import AppError, Conflict, NotFound
+from app.errors import AppError, Conflict, NotFound, Unprocessable
 
 
 class Gone(AppError):
@@ -28,6 +29,7 @@ def sqlstate(code: str) -> str:
 BUG = "The server failed to answer."
 ERRORS: dict[str, tuple[Exception | str, int, str]] = {
     "not found": (NotFound("There is no row 1."), 404, "There is no row 1."),
+    "unprocessable": (Unprocessable("It is closed."), 422, "It is closed."),
     "conflict": (Conflict("It is taken."), 409, "It is taken."),
     "own class": (Gone("It is deleted."), 410, "It is deleted."),
     "FastAPI's": (HTTPException(429, "Too fast."), 429, "Too fast."),
@@ -41,8 +43,15 @@ ERRORS: dict[str, tuple[Exception | str, int, str]] = {
     "changed type": (InvalidCachedStatementError("secret"), 503, violations.CONTENDED),
     "pool in use": (PoolTimeout("secret"), 503, "The database is busy."),
     "database down": (DatabaseUnavailable("secret"), 503, "The database cannot be reached."),
-    "timeout": (TimeoutError("secret"), 504, "The server took too long to answer."),
+    "statement timeout": (sqlstate("57014"), 504, "The server took too long to answer."),
+    "timeout of another service": (TimeoutError("secret"), 500, BUG),
 }
+
+
+@pytest.fixture
+def client(app: FastAPI) -> AsyncClient:
+    """A client that receives a 500 for a bug."""
+    return client_of(app, raise_bugs=False)
 
 
 @pytest.fixture(autouse=True)
@@ -73,6 +82,11 @@ def assert_problem(response: Response, status: int, detail: str) -> None:
 async def test_error_is_a_problem(client: AsyncClient, kind: str) -> None:
     _, status, detail = ERRORS[kind]
     assert_problem(await client.get(f"/pytest/{kind}"), status, detail)
+
+
+async def test_bug_in_a_route_raises_in_a_test(app: FastAPI) -> None:
+    with pytest.raises(KeyError, match="secret"):
+        await client_of(app).get("/pytest/bug")
 
 
 async def test_unknown_path_is_404(client: AsyncClient) -> None:

@@ -20,6 +20,12 @@ def restricted_client(worker_url: URL) -> AsyncClient:
     return client_of(create_app(settings_for(worker_url, allowed_hosts="test", cors_origins=SITE)))
 
 
+@pytest.fixture
+def client(app: FastAPI) -> AsyncClient:
+    """A client that receives a 500 for a bug."""
+    return client_of(app, raise_bugs=False)
+
+
 @pytest.fixture(autouse=True)
 def routes(app: FastAPI) -> None:
     @app.get("/pytest")

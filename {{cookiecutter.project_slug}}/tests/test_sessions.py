@@ -1,12 +1,14 @@
-"""Sessions: when a request commits, and what a read session refuses."""
+"""Sessions: when a request commits, and what a reader does and refuses."""
 
-from collections.abc import MutableMapping
+from collections.abc import AsyncIterator, MutableMapping
 from typing import Any
 
 import pytest
 from fastapi import FastAPI
+from fastapi.responses import StreamingResponse
 from httpx import AsyncClient
 from sqlalchemy import URL, Engine, Identity, NullPool, create_engine, delete, insert, select, text
+from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -62,7 +64,8 @@ async def test_commit_precedes_the_response(served_app: FastAPI, others: Engine)
 
 
 async def test_exception_rolls_back(served_client: AsyncClient, others: Engine) -> None:
-    assert (await served_client.post("/pytest?fail=1")).status_code == 500
+    with pytest.raises(RuntimeError):
+        await served_client.post("/pytest?fail=1")
     assert committed(others) == []
 
 
@@ -109,22 +112,44 @@ async def test_rollback_keeps_what_the_test_has_stored(connection: AsyncConnecti
 @pytest.mark.parametrize(
     "statement", [insert(Row).values(value="new"), delete(Row), text("DELETE FROM pytest_rows")]
 )
-async def test_read_session_refuses_writes(connection: AsyncConnection, statement: Any) -> None:
-    async with Database(connection).read_sessions() as session:
+async def test_reader_refuses_writes(connection: AsyncConnection, statement: Any) -> None:
+    for run in (Database(connection).reader.execute, Database(connection).reader.rows):
         with pytest.raises(ReadOnlyViolation, match="use Session to write"):
-            await session.execute(statement)
+            await run(statement)
     assert await stored(connection) == ["old"]
 
 
-async def test_change_in_a_read_session_is_an_error(
+async def test_reader_sees_what_an_open_session_has_sent(
     app: FastAPI, client: AsyncClient, row: Row
 ) -> None:
-    """The response would show a value that is never stored."""
-
     @app.get("/pytest")
-    async def change(session: ReadSession) -> str:
-        found = await session.get_one(Row, row.id)
-        found.value = "new"
-        return found.value
+    async def read(session: Session, reader: ReadSession) -> list[str]:
+        session.add(Row(value="new"))
+        await session.flush()
+        found = await reader.get(Row, row.id)
+        values = await reader.scalars(select(Row.value).order_by(Row.id))
+        return [found.value if found else "", *values]
 
-    assert (await client.get("/pytest")).status_code == 500
+    assert (await client.get("/pytest")).json() == ["old", "old", "new"]
+
+
+async def test_stream_reads_after_the_response_has_begun(
+    app: FastAPI, client: AsyncClient, row: Row
+) -> None:
+    @app.get("/pytest")
+    async def stream(reader: ReadSession) -> StreamingResponse:
+        async def lines() -> AsyncIterator[str]:
+            for each in await reader.rows(select(Row)):
+                yield f"{each.id} {each.value}"
+
+        return StreamingResponse(lines())
+
+    assert (await client.get("/pytest")).text == f"{row.id} old"
+
+
+async def test_session_is_of_no_use_after_its_request(connection: AsyncConnection) -> None:
+    """Used again, it would take a connection that nobody returns."""
+    async with Database(connection).sessions.begin() as session:
+        pass
+    with pytest.raises(InvalidRequestError, match="permanently closed"):
+        await session.scalars(select(Row))

@@ -4,8 +4,8 @@ The package imports nothing else of the application, so another project can copy
 """
 
 from .base import Base
-from .engine import DatabaseUnavailable, create_engine
-from .sessions import Database, ReadOnlyViolation
+from .engine import DatabaseUnavailable, create_engine, limit_statements
+from .sessions import Database, NotLoaded, Reader, ReadOnlyViolation
 from .settings import ROOT, DatabaseSettings
 from .urls import ConfigurationError
 
@@ -16,6 +16,9 @@ __all__ = [
     "Database",
     "DatabaseSettings",
     "DatabaseUnavailable",
+    "NotLoaded",
     "ReadOnlyViolation",
+    "Reader",
     "create_engine",
+    "limit_statements",
 ]

@@ -6,9 +6,9 @@ import socket
 from typing import Any
 
 import asyncpg
-from sqlalchemy import ExceptionContext, event
+from sqlalchemy import ExceptionContext, event, func, select
 from sqlalchemy.exc import DisconnectionError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
 from .asyncpg_url import asyncpg_arguments
 from .settings import DatabaseSettings
@@ -31,10 +31,18 @@ class DatabaseUnavailable(Exception):
     """The database cannot be reached, or does not answer in time."""
 
 
-def create_engine(settings: DatabaseSettings, **options: Any) -> AsyncEngine:
-    """Return an engine that connects on first use. `options` replace those of its pool."""
+def create_engine(
+    settings: DatabaseSettings, application_name: str = "", **options: Any
+) -> AsyncEngine:
+    """Return an engine that connects on first use. `options` replace those of its pool.
+
+    `application_name` is shown in PostgreSQL's `pg_stat_activity` and log.
+    """
+    url = settings.database_url
+    if application_name:
+        url = url.set(query={"application_name": application_name, **url.query})
     try:
-        url, arguments = asyncpg_arguments(settings.database_url)
+        url, arguments = asyncpg_arguments(url)
     except OSError as error:
         raise ConfigurationError(f"DATABASE_URL names a certificate: {error}") from None
     pool = {
@@ -51,6 +59,7 @@ def create_engine(settings: DatabaseSettings, **options: Any) -> AsyncEngine:
     )
     event.listen(engine.sync_engine, "do_connect", on_connect)
     event.listen(engine.sync_engine, "checkout", discard_closed)
+    event.listen(engine.sync_engine, "checkin", restore_limit)
     event.listen(engine.sync_engine, "handle_error", discard_on_timeout)
     return engine
 
@@ -96,6 +105,12 @@ class Connection(asyncpg.Connection):  # type: ignore[misc] # asyncpg ships no t
             peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             for option in KEEPALIVE.keys() & vars(socket):  # macOS lacks one
                 peer.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), KEEPALIVE[option])
+        self.default: Any = self._config
+
+    def limit(self, seconds: float) -> None:
+        """Set the client's limit on a statement. The pool restores it."""
+        limit = seconds + GRACE if seconds else None
+        self._config: Any = self.default._replace(command_timeout=limit)
 
 
 def on_connect(dialect: Any, record: object, args: list[Any], kwargs: dict[str, Any]) -> Any:
@@ -110,6 +125,20 @@ def discard_closed(connection: Any, *_: object) -> None:
     """Make the pool replace a connection that the server closed. Costs no round trip."""
     if connection.driver_connection.is_closed():
         raise DisconnectionError
+
+
+def restore_limit(connection: Any, *_: object) -> None:
+    """End what limit_statements() set on a connection that returns to the pool."""
+    if connection:  # None if it was lost
+        connection.driver_connection._config = connection.driver_connection.default
+
+
+async def limit_statements(session: AsyncSession, seconds: float) -> None:
+    """Give this transaction another limit on a statement than the settings have; 0 is none."""
+    setting = func.set_config("statement_timeout", milliseconds(seconds), True)
+    await session.execute(select(setting))
+    connection = await (await session.connection()).get_raw_connection()
+    connection.driver_connection.limit(seconds)  # type: ignore[union-attr] # it is connected
 
 
 def discard_on_timeout(context: ExceptionContext) -> None:

@@ -1,55 +1,120 @@
-"""Sessions: one that writes in a transaction, one that only reads."""
+"""Sessions: one that writes in a transaction, and a reader that holds no connection."""
 
-from typing import Any, Never
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any, Never, TypeVar, TypeVarTuple
 
-from sqlalchemy import event, orm
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, async_sessionmaker
+from sqlalchemy import Executable, Result, ScalarResult, event, orm
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker
+from sqlalchemy.orm.interfaces import ORMOption
+from sqlalchemy.sql.selectable import TypedReturnsRows
+from sqlalchemy.util import greenlet_spawn
+from sqlalchemy.util.concurrency import in_greenlet
+
+T = TypeVar("T")
+Columns = TypeVarTuple("Columns")
+Values = dict[str, Any] | None
+
+HOW_TO_LOAD = "load it in the query, for instance with .options(selectinload(Class.attribute))"
 
 
 class ReadOnlyViolation(Exception):
-    """A read-only session was asked for something other than SELECT."""
+    """A reader was asked for something other than SELECT."""
 
 
-class ReadOnlySession(orm.Session):
-    """A session that runs SELECT only.
+class NotLoaded(Exception):
+    """An attribute was read that its query did not load. Only an `await` can run a query."""
 
-    It refuses text(). It does not notice a write inside a select(): a function, a changing CTE.
+
+class Reader:
+    """Runs SELECTs, each alone in autocommit: one round trip.
+
+    It holds no connection between them, so a stream or a WebSocket may use it at any time.
+    Results are buffered and objects are detached. `rows` is the fastest: it makes no objects,
+    and a row has the columns as attributes. A reader refuses text() and does not notice a write
+    inside a SELECT: a function, a changing CTE.
     """
 
-    def connection(self, *args: Any, **kwargs: Any) -> Never:
-        raise ReadOnlyViolation("a read-only session has no connection(): use Session")
+    def __init__(self, bind: AsyncEngine | AsyncConnection) -> None:
+        if isinstance(bind, AsyncEngine):
+            bind = bind.execution_options(isolation_level="AUTOCOMMIT")
+        self.bind = bind
 
-    bulk_save_objects = bulk_insert_mappings = bulk_update_mappings = connection
+    async def rows(self, select: Executable, values: Values = None) -> Sequence[Any]:
+        refuse_all_but_select(select)
+
+        def fetch() -> Sequence[Any]:
+            with self.connect() as connection:
+                rows: Sequence[Any] = connection.execute(select, values).all()
+                return rows
+
+        return await greenlet_spawn(fetch)  # one switch for the whole of it
+
+    def connect(self) -> AbstractContextManager[Any]:
+        if isinstance(self.bind, AsyncEngine):
+            return self.bind.sync_engine.connect()
+        return nullcontext(self.bind.sync_connection)  # a test's, in its transaction
+
+    async def execute(
+        self, select: TypedReturnsRows[*Columns], values: Values = None
+    ) -> Result[*Columns]:
+        refuse_all_but_select(select)
+        async with AsyncSession(self.bind) as session:
+            return await session.execute(select, values)
+
+    async def scalars(
+        self, select: TypedReturnsRows[T, *tuple[Any, ...]], values: Values = None
+    ) -> ScalarResult[T]:
+        return (await self.execute(select, values)).scalars()
+
+    async def scalar(
+        self, select: TypedReturnsRows[T, *tuple[Any, ...]], values: Values = None
+    ) -> T | None:
+        return (await self.execute(select, values)).scalar()
+
+    async def get(
+        self, entity: type[T], key: Any, *, options: Sequence[ORMOption] = ()
+    ) -> T | None:
+        async with AsyncSession(self.bind) as session:
+            return await session.get(entity, key, options=options)
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Never:
+            raise AttributeError(f"a ReadSession has no {name}: it only reads, use Session")
 
 
-@event.listens_for(ReadOnlySession, "do_orm_execute")
-def refuse_all_but_select(state: orm.ORMExecuteState) -> None:
-    if not state.is_select:
-        raise ReadOnlyViolation("a read-only session runs SELECT only: use Session to write")
+def refuse_all_but_select(statement: Executable) -> None:
+    if not statement.is_select:
+        raise ReadOnlyViolation("a ReadSession runs SELECT only: use Session to write")
 
 
-@event.listens_for(ReadOnlySession, "before_flush")
-def refuse_flush(session: orm.Session, *_: object) -> None:
-    raise ReadOnlyViolation("a read-only session flushes nothing: use Session to write")
+class WritingSession(orm.Session):
+    """A session that names the attribute in place of MissingGreenlet."""
+
+
+@event.listens_for(WritingSession, "do_orm_execute")
+def refuse_lazy_loading(state: orm.ORMExecuteState) -> None:
+    if not in_greenlet():
+        path = state.loader_strategy_path
+        name = path[-1] if path else f"A column of {state.bind_mapper}"
+        raise NotLoaded(f"{name} was not loaded: {HOW_TO_LOAD}")
 
 
 class Database:
-    """Both kinds of session, on one engine or, in tests, on one connection.
+    """A transaction, `sessions.begin()`, and a `reader`, on one engine or a test's connection.
 
-    `sessions.begin()` is one transaction: committed at its end, rolled back on any
-    exception. `read_sessions()` sends each SELECT alone in autocommit, one round trip.
+    The transaction is committed at its end, and rolled back on any exception.
     """
 
     def __init__(self, bind: AsyncEngine | AsyncConnection) -> None:
         # On a connection that is already in a transaction, commit and rollback end
         # savepoints. The caller ends its transaction.
         self.sessions = async_sessionmaker(
-            bind, expire_on_commit=False, join_transaction_mode="create_savepoint"
-        )
-        autocommit = {"isolation_level": "AUTOCOMMIT"} if isinstance(bind, AsyncEngine) else {}
-        self.read_sessions = async_sessionmaker(
             bind,
             expire_on_commit=False,
-            sync_session_class=ReadOnlySession,
-            execution_options=autocommit,
+            join_transaction_mode="create_savepoint",
+            sync_session_class=WritingSession,
+            close_resets_only=False,  # used after its end, it would take another connection
         )
+        self.reader = Reader(bind)

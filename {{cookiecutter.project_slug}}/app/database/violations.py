@@ -3,6 +3,7 @@
 from typing import Any
 
 from asyncpg import (
+    DataError,
     ForeignKeyViolationError,
     IntegrityConstraintViolationError,
     InterfaceError,
@@ -22,7 +23,6 @@ DATABASE_ERRORS: tuple[type[Exception], ...] = (
     DatabaseUnavailable,
     DBAPIError,
     PoolTimeout,
-    TimeoutError,
     PostgresError,
     InterfaceError,
 )
@@ -33,9 +33,9 @@ CONTENDED = "Others are changing the same rows; try again."
 TIMED_OUT = "The server took too long to answer."
 
 # By SQLSTATE or by its class, the first two characters. A state that is missing here is a bug.
+# 22000 is asyncpg's own, for a value of the wrong Python type.
 MEANINGS = {
     "08": (503, UNAVAILABLE),
-    "22000": (422, UNSTORABLE),  # asyncpg's own: it cannot encode the value
     "22001": (422, UNSTORABLE),  # longer than varchar(n)
     "22003": (422, UNSTORABLE),  # out of range
     "22021": (422, UNSTORABLE),  # NUL in text
@@ -78,13 +78,13 @@ def sqlstate(error: Exception, method: str) -> str:
     match driver_error(error):
         case InterfaceError() as found if "closed" in str(found):  # others are bugs of the caller
             return "08006"
+        case DataError(__cause__=OverflowError() | UnicodeError()):  # in the client's encoder
+            return "22003"
         case InvalidCachedStatementError():
             # A migration changed the type of a column. The next attempt works.
             return "40001"
         case PoolTimeout():
             return "53300"
-        case TimeoutError():
-            return "57014"
         case ForeignKeyViolationError():
             # A deferred constraint fails in COMMIT, whose error has no statement.
             statement = getattr(error, "statement", None) or method
@@ -111,7 +111,9 @@ def violated_fields(error: Exception) -> list[str]:
     attributes = {c: name for mapper in Base.registry.mappers for name, c in mapper.c.items()}
     for table in Base.metadata.tables.values():
         constraints: list[Any] = [*table.constraints, *table.indexes]
-        for constraint in constraints if table.name == violation.table_name else ():
+        if table.name != violation.table_name or table.schema not in (None, violation.schema_name):
+            continue
+        for constraint in constraints:
             if constraint.name and name_in_database(constraint) == violation.constraint_name:
                 return [attributes.get(c, c.name) for c in constraint.columns]
     return []

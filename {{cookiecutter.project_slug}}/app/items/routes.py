@@ -1,6 +1,6 @@
 """HTTP for items."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
@@ -21,15 +21,15 @@ async def create(new: ItemCreate, session: Session) -> Item:
 
 @router.get("")
 async def read_page(
-    session: ReadSession, limit: Annotated[int, Query(ge=1, le=100)] = 50, after: Cursor = 0
+    reader: ReadSession, limit: Annotated[int, Query(ge=1, le=100)] = 50, after: Cursor = 0
 ) -> ItemPage:
-    items, last_id = await service.get_page(session, after, limit)
+    items, last_id = await service.read_page(reader, after, limit)
     return ItemPage.model_validate({"items": items, "next": last_id})
 
 
 @router.get("/{item_id}", response_model=ItemRead, responses=responses(404))
-async def read(item_id: Id, session: ReadSession) -> Item:
-    return await service.get(session, item_id)
+async def read(item_id: Id, reader: ReadSession) -> Any:
+    return await service.read(reader, item_id)
 
 
 @router.patch("/{item_id}", response_model=ItemRead, responses=responses(404, 409))

@@ -1,13 +1,24 @@
 """Queries and rules. The caller owns the transaction."""
 
 from collections.abc import Sequence
+from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Integer, bindparam, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.database import Reader
 from app.errors import NotFound
 from app.items.schemas import ItemCreate, ItemUpdate
 from app.models.item import Item
+
+# Built once: a statement costs more than its rows. Values come by name.
+BY_ID = select(Item).where(Item.id == bindparam("item_id"))
+PAGE = (
+    select(Item)
+    .where(Item.id > bindparam("after"))
+    .order_by(Item.id)
+    .limit(bindparam("limit", type_=Integer))
+)
 
 
 async def create(session: AsyncSession, new: ItemCreate) -> Item:
@@ -17,26 +28,30 @@ async def create(session: AsyncSession, new: ItemCreate) -> Item:
     return item
 
 
-async def get_page(
-    session: AsyncSession, after: int, limit: int
-) -> tuple[Sequence[Item], int | None]:
+async def read_page(reader: Reader, after: int, limit: int) -> tuple[Sequence[Any], int | None]:
     """Return at most `limit` items with ids above `after`, and the last id if more follow."""
-    query = select(Item).where(Item.id > after).order_by(Item.id).limit(limit + 1)
-    items = (await session.scalars(query)).all()
+    items = await reader.rows(PAGE, {"after": after, "limit": limit + 1})
     page = items[:limit]
     return page, page[-1].id if len(items) > limit else None
 
 
-async def get(session: AsyncSession, item_id: int, *, lock: bool = False) -> Item:
-    """Return the item, and lock its row against other writers if `lock`. Raises NotFound."""
-    item = await session.get(Item, item_id, with_for_update=lock)
+async def read(reader: Reader, item_id: int) -> Any:
+    """Return the item. Raises NotFound."""
+    for item in await reader.rows(BY_ID, {"item_id": item_id}):
+        return item
+    raise NotFound(f"There is no item {item_id}.")
+
+
+async def lock(session: AsyncSession, item_id: int) -> Item:
+    """Return the item, and lock its row against other writers. Raises NotFound."""
+    item = await session.get(Item, item_id, with_for_update=True)
     if item is None:
         raise NotFound(f"There is no item {item_id}.")
     return item
 
 
 async def update(session: AsyncSession, item_id: int, changes: ItemUpdate) -> Item:
-    item = await get(session, item_id, lock=True)
+    item = await lock(session, item_id)
     for field, value in changes.model_dump(exclude_unset=True).items():
         setattr(item, field, value)
     await session.flush()
@@ -44,5 +59,5 @@ async def update(session: AsyncSession, item_id: int, changes: ItemUpdate) -> It
 
 
 async def delete(session: AsyncSession, item_id: int) -> None:
-    item = await get(session, item_id, lock=True)
+    item = await lock(session, item_id)
     await session.delete(item)

@@ -8,8 +8,8 @@ from fastapi import APIRouter, HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
 from sqlalchemy import Text, column, select, table
 from sqlalchemy.exc import ProgrammingError
-from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.database import Reader
 from app.database.migrations import schema_state
 from app.dependencies import ReadSession
 from app.web.openapi import responses
@@ -27,7 +27,7 @@ async def live() -> dict[str, str]:
 
 
 @router.get("/ready", responses=responses(503))
-async def ready(request: Request, session: ReadSession) -> dict[str, str]:
+async def ready(request: Request, reader: ReadSession) -> dict[str, str]:
     """Answers 200 if the database answers and its schema is not behind this code.
 
     The schema is newer while a deployment is under way: the old replicas keep serving.
@@ -36,7 +36,7 @@ async def ready(request: Request, session: ReadSession) -> dict[str, str]:
         raise HTTPException(503, "This process shuts down.")
     try:
         async with asyncio.timeout(TIMEOUT):
-            applied = await applied_revisions(session)
+            applied = await applied_revisions(reader)
     except TimeoutError:
         raise HTTPException(503, f"The database did not answer in {TIMEOUT} seconds.") from None
     state = await run_in_threadpool(schema_state, applied)
@@ -47,11 +47,11 @@ async def ready(request: Request, session: ReadSession) -> dict[str, str]:
     return {"status": "ready", "schema_state": state}
 
 
-async def applied_revisions(session: AsyncSession) -> set[str]:
+async def applied_revisions(reader: Reader) -> set[str]:
     """Return the revisions that Alembic stored, none before the first migration."""
     query = select(column("version_num", Text)).select_from(table("alembic_version"))
     try:
-        return {str(revision) for revision in await session.scalars(query)}
+        return {str(revision) for revision in await reader.scalars(query)}
     except ProgrammingError as error:
         if isinstance(error.driver_exception, UndefinedTableError):
             return set()

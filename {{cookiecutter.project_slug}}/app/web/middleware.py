@@ -29,6 +29,9 @@ HEADERS: RawHeaders = [
 ]
 HTTPS_HEADERS = [*HEADERS, (b"strict-transport-security", b"max-age=31536000")]
 
+# The messages that carry a response's headers.
+STARTS = {"http.response.start", "websocket.accept", "websocket.http.response.start"}
+
 PROBES = {"/health/live", "/health/ready"}
 
 access_log = logging.getLogger("app.access")
@@ -59,32 +62,38 @@ class RequestContext:
         self.app, self.shutdown = app, shutdown
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
             return await self.app(scope, receive, send)
         request_id = dict(scope["headers"]).get(b"x-request-id", b"")
         if not REQUEST_ID.fullmatch(request_id):
             request_id = token_hex(16).encode()
         clear_contextvars()
         bind_contextvars(request_id=request_id.decode())
-        added = HTTPS_HEADERS if scope.get("scheme") == "https" else HEADERS
-        added = [*added, (b"x-request-id", request_id)]
-        status: int | None = None
-        start = end = perf_counter()
-
-        async def send_with_headers(message: Message) -> None:
-            nonlocal status, end
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                message["headers"] = complete(message.get("headers", []), added)
-                if self.shutdown.begun:  # so that a load balancer reconnects elsewhere
-                    message["headers"].append((b"connection", b"close"))
-            await send(message)
-            end = perf_counter()
-
+        added = HTTPS_HEADERS if scope.get("scheme") in {"https", "wss"} else HEADERS
+        response = Response(send, [*added, (b"x-request-id", request_id)], self.shutdown)
         try:
-            await self.app(scope, receive, send_with_headers)
+            await self.app(scope, receive, response.send)
         finally:
-            log_access(scope, status, (perf_counter() if status is None else end) - start)
+            log_access(scope, response)
+
+
+class Response:
+    """Adds headers to the messages of one response, and times them."""
+
+    def __init__(self, send: Send, headers: RawHeaders, shutdown: Shutdown) -> None:
+        self.forward, self.headers, self.shutdown = send, headers, shutdown
+        self.status: int | None = None
+        self.start = perf_counter()
+        self.end = 0.0  # no message yet
+
+    async def send(self, message: Message) -> None:
+        if message["type"] in STARTS:
+            self.status = message.get("status", 101)  # a WebSocket's acceptance has none
+            message["headers"] = complete(message.get("headers", []), self.headers)
+            if self.shutdown.begun:  # so that a load balancer reconnects elsewhere
+                message["headers"].append((b"connection", b"close"))
+        await self.forward(message)
+        self.end = perf_counter()
 
 
 def complete(given: RawHeaders, added: RawHeaders) -> RawHeaders:
@@ -97,15 +106,15 @@ def complete(given: RawHeaders, added: RawHeaders) -> RawHeaders:
     return [*given, *(header for header in (*added, cache) if header[0] not in names)]
 
 
-def log_access(scope: Scope, status: int | None, seconds: float) -> None:
+def log_access(scope: Scope, response: Response) -> None:
     """Log one line without the query, which may hold a token."""
     level = logging.DEBUG if is_probe(scope) else logging.INFO
     if access_log.isEnabledFor(level):
         fields = {
-            "method": scope["method"],
+            "method": scope.get("method", "WEBSOCKET"),
             "path": quote(scope["path"]),
-            "status": status,
-            "duration_ms": round(seconds * 1000, 2),
+            "status": response.status,
+            "duration_ms": round(((response.end or perf_counter()) - response.start) * 1000, 2),
             "client": scope["client"][0] if scope.get("client") else None,
         }
         access_log.log(level, "request", extra=fields)

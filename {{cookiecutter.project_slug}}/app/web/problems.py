@@ -6,15 +6,18 @@ from http import HTTPMethod
 from http.client import responses as phrases
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, WebSocket
 from fastapi.exceptions import RequestValidationError
+from fastapi.requests import HTTPConnection
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
+from starlette.websockets import WebSocketState
 from structlog.contextvars import get_contextvars
 
 from app.database.engine import DatabaseUnavailable
+from app.database.sessions import HOW_TO_LOAD
 from app.database.violations import DATABASE_ERRORS, driver_error, explain
 from app.errors import AppError
 
@@ -52,23 +55,38 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, answer_unexpected)
 
 
-async def answer(request: Request, error: Exception) -> JSONResponse:
+async def answer(connection: HTTPConnection, error: Exception) -> Any:
+    """Answer a request, or end a WebSocket."""
+    response = respond(connection, error)
+    if not isinstance(connection, WebSocket):
+        return response
+    if connection.application_state is WebSocketState.CONNECTING:
+        return await connection.send_denial_response(response)
+    code = 1013 if response.status_code in {503, 504} else 1008  # 1013: try again later
+    return await connection.close(code, phrases[response.status_code])
+
+
+def respond(connection: HTTPConnection, error: Exception) -> JSONResponse:
     """Turn an exception into a response. An unknown one is a bug and is raised again."""
     match error:
         case HTTPException(status_code=405):
-            return problem(405, str(error.detail), {"Allow": allowed_methods(request)})
-        case HTTPException():
-            return problem(error.status_code, str(error.detail), error.headers)
+            return problem(405, str(error.detail), {"Allow": allowed_methods(connection)})
+        case HTTPException(status_code=status, detail=str(detail)):
+            return problem(status, detail, error.headers)
+        case HTTPException(status_code=status, detail=dict(members)):
+            return problem(status, headers=error.headers, **members)
+        case HTTPException(status_code=status, detail=wrong):
+            return problem(status, headers=error.headers, errors=wrong)
         case RequestValidationError():
             return problem(422, INVALID, errors=[*map(describe, error.errors())])
         case AppError():
             return problem(error.status, str(error))
-    explanation = explain(error, request.method)
+    explanation = explain(error, connection.scope.get("method", ""))
     if explanation is None:
         raise error
     status, detail, fields = explanation
-    if status != 409:
-        logger.error("%s %s", detail, describe_cause(error))
+    if status != 409:  # one message for each kind, by which error trackers group
+        logger.error(f"{detail} {describe_cause(error)}")
     errors = [{"location": f"body.{field}", "detail": detail} for field in fields]
     return problem(status, detail, errors=errors)
 
@@ -83,14 +101,20 @@ def describe_cause(error: Exception) -> str:
 
 async def answer_unexpected(request: Request, error: Exception) -> JSONResponse:
     """Answer a bug without its message. The server logs the traceback."""
+    if "DetachedInstanceError" in f"{type(error).__name__} {error}":
+        error.add_note(HOW_TO_LOAD)
     headers = {"Connection": "close"}  # uvicorn closes it, so the client must not reuse it
     return problem(500, UNEXPECTED, headers, request_id=get_contextvars().get("request_id"))
 
 
 def problem(
-    status: int, detail: str, headers: Mapping[str, str] | None = None, **members: Any
+    status: int,
+    detail: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    **members: Any,
 ) -> JSONResponse:
     """Return a response whose body is a Problem with further `members`."""
+    detail = detail or phrases.get(status, "Error")
     if status == 503:
         headers = {"Retry-After": RETRY_AFTER, **(headers or {})}
     return JSONResponse(body(status, detail, **members), status, headers, MEDIA_TYPE)
@@ -107,11 +131,11 @@ def describe(fault: Mapping[str, Any]) -> dict[str, str]:
     return {"location": ".".join(map(str, fault["loc"])), "detail": fault["msg"]}
 
 
-def allowed_methods(request: Request) -> str:
+def allowed_methods(connection: HTTPConnection) -> str:
     """Return every method of the path. FastAPI names only those of the first matching route."""
 
     def allows(method: str) -> bool:
-        scope = {**request.scope, "method": method}
-        return any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
+        scope = {**connection.scope, "method": method}
+        return any(route.matches(scope)[0] is Match.FULL for route in connection.app.routes)
 
     return ", ".join(filter(allows, HTTPMethod)) or "GET, HEAD"  # of static files

@@ -21,14 +21,14 @@ async def create(new: CustomerCreate, session: Session) -> Customer:
 
 
 @router.get("", response_model=list[CustomerRead])
-async def find(label: Text, session: ReadSession) -> Sequence[Customer]:
-    return await service.find(session, label)
+async def find(label: Text, reader: ReadSession) -> Sequence[Customer]:
+    return await service.find(reader, label)
 
 
 @router.get("/export")
-async def export(session: ReadSession) -> AsyncIterator[CustomerRead]:
+async def export(reader: ReadSession) -> AsyncIterator[CustomerRead]:
     """Stream every customer as a line of JSON."""
-    async for row in service.export(session):
+    async for row in service.export(reader):
         yield CustomerRead.model_validate(row)
 
 

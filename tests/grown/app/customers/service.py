@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, bindparam, func, select
+from sqlalchemy import bindparam, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.customers.schemas import CustomerCreate
@@ -42,7 +42,7 @@ async def delete(session: AsyncSession, customer_id: UUID) -> None:
     customer.deleted_at = func.now()
 
 
-async def export(reader: Reader) -> AsyncIterator[Row[Any]]:
+async def export(reader: Reader) -> AsyncIterator[Any]:
     """Yield every customer. Between two batches no connection is in use."""
     after = UUID(int=0)
     while rows := await reader.rows(BATCH, {"after": after}):

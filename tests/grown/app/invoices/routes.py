@@ -25,17 +25,17 @@ async def create(new: InvoiceCreate, user: CurrentUser, session: Session) -> Inv
 
 
 @router.get("/open/events", response_class=EventSourceResponse)
-async def stream_open(session: ReadSession, changes: Changes) -> AsyncIterator[Open]:
+async def stream_open(reader: ReadSession, changes: Changes) -> AsyncIterator[Open]:
     """Send the open invoices now, and again after each change."""
     with changes.watch() as changed:
         while True:
             changed.clear()
-            yield await service.get_open(session)
+            yield await service.get_open(reader)
             await changed.wait()
 
 
 @router.websocket("/open/socket")
-async def push_open(websocket: WebSocket, session: ReadSession, changes: Changes) -> None:
+async def push_open(websocket: WebSocket, reader: ReadSession, changes: Changes) -> None:
     """Send the same until the client leaves."""
     await websocket.accept()
     with changes.watch() as changed, suppress(WebSocketDisconnect):
@@ -44,7 +44,7 @@ async def push_open(websocket: WebSocket, session: ReadSession, changes: Changes
         try:
             while not left.done():
                 changed.clear()
-                await websocket.send_text((await service.get_open(session)).model_dump_json())
+                await websocket.send_text((await service.get_open(reader)).model_dump_json())
                 await changed.wait()
         finally:
             left.cancel()
@@ -56,8 +56,8 @@ async def wait_until_left(websocket: WebSocket) -> None:
 
 
 @router.get("/{number}", response_model=InvoiceRead, responses=responses(404))
-async def read(number: Id, session: ReadSession) -> Invoice:
-    return await service.get(session, number)
+async def read(number: Id, reader: ReadSession) -> Invoice:
+    return await service.get(reader, number)
 
 
 @router.post("/{number}/payment", status_code=204, responses=responses(401, 404, 409))

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from fastapi import APIRouter, UploadFile
-from sqlalchemy import Row
 
 from app.dependencies import ReadSession, Session
 from app.products import service
@@ -16,8 +15,8 @@ router = APIRouter(prefix="/products", tags=["products"], responses=responses(50
 
 
 @router.get("", response_model=list[ProductRead])
-async def read_all(session: ReadSession) -> Sequence[Row[Any]]:
-    return await service.get_all(session)
+async def read_all(reader: ReadSession) -> Sequence[Any]:
+    return await service.get_all(reader)
 
 
 @router.post("/import")

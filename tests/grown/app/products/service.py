@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
-from sqlalchemy import Row, select
+from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -18,7 +18,7 @@ LIST = select(Product).order_by(Product.sku)
 PRICES = TypeAdapter(list[Priced])
 
 
-async def get_all(reader: Reader) -> Sequence[Row[Any]]:
+async def get_all(reader: Reader) -> Sequence[Any]:
     return await reader.rows(LIST)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import Date, Row, cast, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.database.engine import limit_statements
+from app.database import limit_statements
 from app.models.invoice import Invoice, InvoiceLine
 
 billed = (

@@ -12,11 +12,11 @@ from app.models.user import User
 
 
 async def get_user(
-    session: ReadSession,
+    reader: ReadSession,
     credentials: Annotated[HTTPAuthorizationCredentials, Depends(HTTPBearer())],
 ) -> User:
     digest = sha256(credentials.credentials.encode()).digest()
-    user = await session.scalar(select(User).where(User.token_hash == digest))
+    user = await reader.scalar(select(User).where(User.token_hash == digest))
     if user is None:
         raise HTTPException(401, "The token is not valid.", {"WWW-Authenticate": "Bearer"})
     return user

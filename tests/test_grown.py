@@ -44,11 +44,6 @@ from app.reports import routes as reports
     app.include_router(reports.router)
 """,
     ),
-    (
-        "app/main.py",
-        "            Middleware(RequestContext, shutdown),  # first, since its id is in every log line\n",
-        '            Middleware(ApiVersion, version="2026-12"),\n',
-    ),
     ("app/config.py", "    cors_origins: Names = []\n", "    rates_url: AnyHttpUrl\n"),
     (
         ".env.example",
@@ -59,6 +54,11 @@ from app.reports import routes as reports
 ]
 # File, text, and the text in its place.
 REPLACEMENTS = [
+    (
+        "app/main.py",
+        "            *cors(settings",
+        '            Middleware(ApiVersion, version="2026-12"),\n            *cors(settings',
+    ),
     ("app/config.py", "from pydantic import ", "from pydantic import AnyHttpUrl, "),
     (
         "app/main.py",

@@ -12,13 +12,6 @@ from app.database import Reader
 from app.errors import NotFound
 from app.models.customer import Customer
 
-BATCH = (
-    select(Customer)
-    .where(Customer.id > bindparam("after"), Customer.deleted_at.is_(None))
-    .order_by(Customer.id)
-    .limit(1000)
-)
-
 
 async def create(session: AsyncSession, new: CustomerCreate) -> Customer:
     customer = Customer(**new.model_dump())
@@ -40,6 +33,14 @@ async def delete(session: AsyncSession, customer_id: UUID) -> None:
     if customer is None or customer.deleted_at:
         raise NotFound(f"There is no customer {customer_id}.")
     customer.deleted_at = func.now()
+
+
+BATCH = (
+    select(Customer)
+    .where(Customer.id > bindparam("after"), Customer.deleted_at.is_(None))
+    .order_by(Customer.id)
+    .limit(1000)
+)
 
 
 async def export(reader: Reader) -> AsyncIterator[Any]:

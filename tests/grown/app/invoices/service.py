@@ -13,11 +13,6 @@ from app.models.product import Product
 from app.models.user import User
 
 CHANNEL = "invoices"
-RELATIONS = (
-    selectinload(Invoice.customer),
-    selectinload(Invoice.lines),
-    selectinload(Invoice.tags),
-)
 OPEN = (
     select(
         func.count(Invoice.id.distinct()).label("invoices"),
@@ -65,7 +60,12 @@ async def get_tags(session: AsyncSession, names: list[str]) -> list[Tag]:
 
 async def get(reader: Reader, number: int) -> Invoice:
     """Return the invoice with its relations. Raises NotFound."""
-    query = select(Invoice).where(Invoice.number == number).options(*RELATIONS)
+    query = (
+        select(Invoice)
+        .where(Invoice.number == number)
+        .options(selectinload(Invoice.customer), selectinload(Invoice.lines))
+        .options(selectinload(Invoice.tags))
+    )
     invoice = await reader.scalar(query)
     if invoice is None:
         raise NotFound(f"There is no invoice {number}.")

@@ -59,10 +59,10 @@ class Invoice(Base):
         BigInteger, NUMBERS, server_default=NUMBERS.next_value(), unique=True
     )
     customer_id: Mapped[UUID] = mapped_column(ForeignKey(Customer.id), index=True)
+    customer: Mapped[Customer] = relationship(back_populates="invoices")
     status: Mapped[Status] = mapped_column(server_default=Status.OPEN)
     created_by: Mapped[int] = mapped_column(ForeignKey("accounts.users.id"), index=True)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now(), index=True)
-    customer: Mapped[Customer] = relationship(back_populates="invoices")
     lines: Mapped[list["InvoiceLine"]] = relationship(
         order_by="InvoiceLine.position", cascade="all, delete-orphan"
     )

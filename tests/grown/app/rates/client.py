@@ -21,7 +21,7 @@ class RatesUnavailable(AppError):
 
 @asynccontextmanager
 async def open_client(settings: Settings) -> AsyncIterator[AsyncClient]:
-    """Yield one client for the process: it keeps its connections, and every call has a limit."""
+    """Yield the client of this process."""
     async with AsyncClient(base_url=str(settings.rates_url), timeout=3) as client:
         yield client
 

@@ -10,11 +10,16 @@ import pytest
 from conftest import settings_for
 from factories import LOGIN, add_user, create_customer, create_invoice, upload_prices
 from httpx import AsyncClient
-from sqlalchemy import URL, NullPool
+from sqlalchemy import URL, NullPool, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 from websockets.asyncio.client import connect
 
 from app.database import create_engine
+
+TERMINATE = text("""
+    SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE datname = current_database() AND query LIKE 'LISTEN%'
+""")
 
 
 async def prepare(client: AsyncClient) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -111,6 +116,21 @@ async def test_each_change_is_an_event(remote: AsyncClient) -> None:
         assert await next_event(lines) == {"invoices": 1, "total": "60.00000"}
         await remote.post(f"/invoices/{invoice['number']}/payment", headers=LOGIN)
         assert (await next_event(lines))["invoices"] == 0
+
+
+async def test_lost_connection_of_the_listener_is_replaced(
+    remote: AsyncClient, fresh_url: URL
+) -> None:
+    customer, products = await prepare(remote)
+    async with remote.stream("GET", "/invoices/open/events") as response:
+        lines = response.aiter_lines()
+        assert (await next_event(lines))["invoices"] == 0
+        async with create_engine(settings_for(fresh_url), poolclass=NullPool).begin() as other:
+            terminated = await other.scalars(TERMINATE)
+            assert terminated.all() == [True]
+        assert (await next_event(lines))["invoices"] == 0  # by the new connection
+        await create_invoice(remote, customer, {products["pen"]["id"]: "2"})
+        assert (await next_event(lines))["invoices"] == 1
 
 
 async def test_each_change_reaches_a_socket(remote: AsyncClient, live_server: str) -> None:

@@ -17,7 +17,7 @@ EDITS = [
         '    "fastapi-swagger>=0.4.60",\n',
         '    "httpx>=0.28.0",\n    "python-multipart>=0.0.20",\n',
     ),
-    ("pyproject.toml", '    "types-psutil>=7.0.0",\n', '    "websockets>=14.0",\n'),
+    ("pyproject.toml", '    "types-psutil>=7.0.0",\n', '    "websockets>=13.0",\n'),
     (
         "app/main.py",
         "from app.items import routes as items\n",

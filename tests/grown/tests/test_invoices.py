@@ -57,12 +57,17 @@ async def test_numbers_come_from_the_sequence(
     assert second["number"] == first["number"] + 1
 
 
-@pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer unknown"}])
-async def test_login_is_needed(client: AsyncClient, headers: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    ("headers", "code"), [({}, None), ({"Authorization": "Bearer unknown"}, "unknown_token")]
+)
+async def test_login_is_needed(
+    client: AsyncClient, headers: dict[str, str], code: str | None
+) -> None:
     body = {"customer_id": str(uuid4()), "lines": [{"product_id": 1, "quantity": "1"}]}
     response = await client.post("/invoices", json=body, headers=headers)
     assert response.status_code == 401
     assert response.headers["www-authenticate"] == "Bearer"
+    assert response.json().get("code") == code
 
 
 async def test_customer_and_product_must_exist(

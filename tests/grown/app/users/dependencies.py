@@ -18,7 +18,8 @@ async def get_user(
     digest = sha256(credentials.credentials.encode()).digest()
     user = await reader.scalar(select(User).where(User.token_hash == digest))
     if user is None:
-        raise HTTPException(401, "The token is not valid.", {"WWW-Authenticate": "Bearer"})
+        problem = {"detail": "The token is not valid.", "code": "unknown_token"}
+        raise HTTPException(401, problem, {"WWW-Authenticate": "Bearer"})
     return user
 
 

@@ -29,7 +29,6 @@ from app.listener import listener
 from app.middleware import ApiVersion
 from app.products import routes as products
 from app.rates import routes as rates
-from app.rates.client import open_client
 from app.reports import routes as reports
 """,
     ),
@@ -59,6 +58,11 @@ REPLACEMENTS = [
         "            *cors(settings",
         '            Middleware(ApiVersion, version="2026-12"),\n            *cors(settings',
     ),
+    (
+        "app/main.py",
+        "from starlette.middleware import Middleware\n",
+        "from httpx import AsyncClient\nfrom starlette.middleware import Middleware\n",
+    ),
     ("app/config.py", "from pydantic import ", "from pydantic import AnyHttpUrl, "),
     (
         "app/main.py",
@@ -68,7 +72,7 @@ REPLACEMENTS = [
 """,
         """\
     async with (
-        open_client(app.state.settings) as app.state.rates,
+        AsyncClient(base_url=str(app.state.settings.rates_url), timeout=3) as app.state.rates,
         listener(engine, CHANNEL) as app.state.changes,
     ):
         with app.state.shutdown.on_sigterm():

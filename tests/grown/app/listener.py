@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from typing import Annotated, Any
 
 from fastapi import Depends
@@ -16,24 +16,22 @@ logger = logging.getLogger(__name__)
 
 
 class Listener:
-    """Sets the event of each watcher when PostgreSQL notifies the channel."""
+    """At each notification `changed` is set, and replaced by a new event."""
 
     def __init__(self, engine: AsyncEngine, channel: str) -> None:
-        self.engine, self.channel = engine, channel
-        self.watchers: set[asyncio.Event] = set()
-
-    @contextmanager
-    def watch(self) -> Iterator[asyncio.Event]:
-        changed = asyncio.Event()
-        self.watchers.add(changed)
-        try:
-            yield changed
-        finally:
-            self.watchers.discard(changed)
+        self.engine, self.channel, self.changed = engine, channel, asyncio.Event()
 
     def wake(self, *_: object) -> None:
-        for changed in self.watchers:
-            changed.set()
+        self.changed.set()
+        self.changed = asyncio.Event()
+
+    async def run(self) -> None:
+        while True:
+            try:
+                await self.listen()
+            except DATABASE_ERRORS as error:
+                logger.error("Cannot listen: %s", type(error).__name__)
+            await asyncio.sleep(1)
 
     async def listen(self) -> None:
         """Listen until the connection is lost."""
@@ -48,18 +46,9 @@ class Listener:
             finally:
                 await connection.invalidate()  # the pool must not reuse it
 
-    async def run(self) -> None:
-        while True:
-            try:
-                await self.listen()
-            except DATABASE_ERRORS as error:
-                logger.error("Cannot listen: %s", type(error).__name__)
-            await asyncio.sleep(1)
-
 
 @asynccontextmanager
 async def listener(engine: AsyncEngine, channel: str) -> AsyncIterator[Listener]:
-    """Listen in the background until the end of the block."""
     changes = Listener(engine, channel)
     task = asyncio.create_task(changes.run())
     yield changes

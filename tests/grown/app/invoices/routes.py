@@ -27,27 +27,24 @@ async def create(new: InvoiceCreate, user: CurrentUser, session: Session) -> Inv
 @router.get("/open/events", response_class=EventSourceResponse)
 async def stream_open(reader: ReadSession, changes: Changes) -> AsyncIterator[Open]:
     """Send the open invoices now, and again after each change."""
-    with changes.watch() as changed:
-        while True:
-            changed.clear()
-            yield await service.get_open(reader)
-            await changed.wait()
+    while True:
+        changed = changes.changed  # before the rows are read
+        yield await service.get_open(reader)
+        await changed.wait()
 
 
 @router.websocket("/open/socket")
 async def push_open(websocket: WebSocket, reader: ReadSession, changes: Changes) -> None:
     """Send the same until the client leaves."""
     await websocket.accept()
-    with changes.watch() as changed, suppress(WebSocketDisconnect):
-        left = asyncio.create_task(wait_until_left(websocket))
-        left.add_done_callback(lambda _: changed.set())
-        try:
-            while not left.done():
-                changed.clear()
-                await websocket.send_text((await service.get_open(reader)).model_dump_json())
-                await changed.wait()
-        finally:
-            left.cancel()
+    left = asyncio.create_task(wait_until_left(websocket))
+    with suppress(WebSocketDisconnect):
+        while not left.done():
+            changed = changes.changed
+            await websocket.send_text((await service.get_open(reader)).model_dump_json())
+            waiting = asyncio.create_task(changed.wait())
+            await asyncio.wait([waiting, left], return_when=asyncio.FIRST_COMPLETED)
+            waiting.cancel()
 
 
 async def wait_until_left(websocket: WebSocket) -> None:

@@ -1,7 +1,5 @@
 """The client of the service with the rates."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from decimal import Decimal
 from typing import Annotated
 
@@ -9,7 +7,6 @@ from fastapi import Depends
 from fastapi.requests import HTTPConnection
 from httpx import AsyncClient, HTTPError
 
-from app.config import Settings
 from app.errors import AppError
 
 
@@ -17,13 +14,6 @@ class RatesUnavailable(AppError):
     """The other service does not answer, or not with a rate."""
 
     status = 502
-
-
-@asynccontextmanager
-async def open_client(settings: Settings) -> AsyncIterator[AsyncClient]:
-    """Yield the client of this process."""
-    async with AsyncClient(base_url=str(settings.rates_url), timeout=3) as client:
-        yield client
 
 
 async def get_client(connection: HTTPConnection) -> AsyncClient:

@@ -43,7 +43,9 @@ def routes(app: FastAPI) -> None:
             "missing": NotFound("There is no such row."),
             "conflict": Conflict("It is taken."),
             "plain": AppError("It is wrong."),
-            "members": HTTPException(409, {"code": "taken", "detail": "It is taken."}),
+            "members": HTTPException(
+                409, {"code": "taken", "detail": "It is taken.", "status": 7}
+            ),
             "list": HTTPException(422, [{"location": "body.name", "detail": "It is taken."}]),
             "http": HTTPException(429, "Too fast.", {"Retry-After": "5"}),
             "busy": HTTPException(503, "Too much to do."),
@@ -69,7 +71,7 @@ def assert_problem(response: Response, status: int, detail: str) -> None:
 
 async def test_details_of_an_http_exception_are_members(client: AsyncClient) -> None:
     body = (await client.get("/raise/members")).json()
-    assert (body["title"], body["detail"], body["code"]) == ("Conflict", "It is taken.", "taken")
+    assert (body["title"], body["detail"], body["code"]) == ("Conflict", "It is taken.", "A")
     body = (await client.get("/raise/list")).json()
     assert body["errors"] == [{"location": "body.name", "detail": "It is taken."}]
     assert body["detail"] == body["title"] == "Unprocessable Entity"

@@ -5,11 +5,12 @@ from typing import Any
 
 from sqlalchemy import URL
 
-# asyncpg reads these parameters of a URL as libpq does. The last two go on to the server.
+# asyncpg reads these parameters of a URL as libpq does, except the timeout. The last two go on
+# to the server.
 READ_BY_ASYNCPG = {
     *("host", "port", "passfile", "target_session_attrs", "krbsrvname", "gsslib"),
     *("sslmode", "sslcert", "sslkey", "sslpassword", "sslrootcert", "sslcrl", "sslnegotiation"),
-    *("ssl_min_protocol_version", "ssl_max_protocol_version"),
+    *("ssl_min_protocol_version", "ssl_max_protocol_version", "connect_timeout"),
     *("application_name", "options"),
 }
 # asyncpg can ignore these values: it already behaves like that.
@@ -25,11 +26,11 @@ NOT_IN_CONTEXT = {"sslcrl", "ssl_min_protocol_version", "ssl_max_protocol_versio
 
 def unknown_to_asyncpg(url: URL) -> list[str]:
     """Return the parameters that asyncpg cannot honour."""
-    known = READ_BY_ASYNCPG | {"connect_timeout"}
+    known = READ_BY_ASYNCPG
     if needs_context(url):
         known = known - NOT_IN_CONTEXT | IN_CONTEXT
     if str(url.query.get("host", "")).startswith("/"):  # a socket has no certificate to verify
-        known -= {"channel_binding"}
+        known = known - {"channel_binding"}
     return [
         name
         for name, value in url.query.items()
@@ -58,12 +59,10 @@ def asyncpg_arguments(url: URL) -> tuple[URL, dict[str, Any]]:
 def needs_context(url: URL) -> bool:
     """Tell whether the server must be verified in a way that asyncpg's URLs cannot express.
 
-    asyncpg has no channel binding, which prevents a man in the middle. A verified certificate
-    prevents it too.
+    asyncpg has no channel binding. A verified certificate prevents a man in the middle too.
     """
-    return (
-        url.query.get("channel_binding") == "require" or url.query.get("sslrootcert") == "system"
-    )
+    binding, root = url.query.get("channel_binding"), url.query.get("sslrootcert")
+    return binding == "require" or root == "system"
 
 
 def verified_context(url: URL) -> ssl.SSLContext:

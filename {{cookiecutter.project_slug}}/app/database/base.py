@@ -6,33 +6,23 @@ from datetime import datetime
 from hashlib import sha256
 from typing import TypeGuard
 
-from sqlalchemy import (
-    BigInteger,
-    CheckConstraint,
-    Constraint,
-    DateTime,
-    Enum,
-    MetaData,
-    Table,
-    Text,
-)
+import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.orm import DeclarativeBase
-from sqlalchemy.sql.elements import BinaryExpression
 from sqlalchemy.sql.operators import in_op
 
 
-def is_enum_check(item: object) -> TypeGuard[CheckConstraint]:
+def is_enum_check(item: object) -> TypeGuard[sa.CheckConstraint]:
     """Tell whether `item` is the constraint `column IN (values)` of an enum column."""
     return (
-        isinstance(item, CheckConstraint)
-        and isinstance(item.sqltext, BinaryExpression)
+        isinstance(item, sa.CheckConstraint)
+        and isinstance(item.sqltext, sa.BinaryExpression)
         and item.sqltext.operator is in_op
-        and all(isinstance(column.type, Enum) for column in item.columns)
+        and all(isinstance(column.type, sa.Enum) for column in item.columns)
     )
 
 
-def check_name(check: Constraint, table: Table) -> str:
+def check_name(check: sa.Constraint, table: sa.Table) -> str:
     """Return the name of a CHECK constraint; an enum's ends in a hash.
 
     Alembic compares CHECK constraints by name, so it notices a changed value. It would not
@@ -54,9 +44,7 @@ def enum_values(members: type[enum.Enum]) -> list[str]:
     """Return what the database stores for each member: its value, not its name."""
     values = [member.value for member in members]
     if not all(isinstance(value, str) and re.fullmatch(r"[^:%'\\]*", value) for value in values):
-        raise ArgumentError(
-            f"values of {members.__qualname__} must be strings without : % ' and \\"
-        )
+        raise ArgumentError(f"values of {members.__name__} must be strings without : % ' and \\")
     return values
 
 
@@ -64,7 +52,7 @@ class Base(DeclarativeBase):
     """The base class of every model."""
 
     # Every constraint has a name, so that a later migration can drop it.
-    metadata = MetaData(
+    metadata = sa.MetaData(
         naming_convention={
             "ix": "ix_%(table_name)s_%(column_0_N_name)s",
             "uq": "uq_%(table_name)s_%(column_0_N_name)s",
@@ -77,16 +65,16 @@ class Base(DeclarativeBase):
     # An enum is text with a CHECK constraint. Unlike with PostgreSQL's enum type, a value can
     # be removed, and no type is left behind when the column goes.
     type_annotation_map = {
-        datetime: DateTime(timezone=True),
-        int: BigInteger,
-        enum.Enum: Enum(
+        datetime: sa.DateTime(timezone=True),
+        int: sa.BigInteger,
+        enum.Enum: sa.Enum(
             enum.Enum,
             native_enum=False,
             create_constraint=True,
             length=None,
             values_callable=enum_values,
         ),
-        str: Text,
+        str: sa.Text,
     }
     # INSERT and UPDATE return the values that the server computed. Loading one on first
     # access would be a query inside an attribute, which async code cannot run.

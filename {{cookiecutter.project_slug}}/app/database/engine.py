@@ -1,27 +1,19 @@
 """The engine on asyncpg: its pool, its time limits, and lost connections."""
 
-import asyncio
 import math
 import socket
 from typing import Any
 
-import asyncpg
-from sqlalchemy import ExceptionContext, event, func, select
-from sqlalchemy.exc import DisconnectionError
+from sqlalchemy import ExceptionContext, event, exc, func, select
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from .asyncpg_url import asyncpg_arguments
 from .settings import DatabaseSettings
 from .urls import ConfigurationError
 
-# Seconds: the wait for a free connection of the pool; the wait for a new connection; the age at
-# which a connection is replaced, so that the pool follows a failover; and the time that a
-# response may take beyond the statement timeout.
-POOL_TIMEOUT = 5
-CONNECT_TIMEOUT = 5
-POOL_RECYCLE = 1800
-GRACE = 5
-# A vanished peer is noticed within a minute, even when nothing is sent.
+CONNECT_TIMEOUT = 5  # seconds
+GRACE = 5  # seconds by which the client's limit on a statement exceeds the server's
 KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
 
 NO_ANSWER = "no answer in time"  # asyncio's TimeoutError has no message
@@ -34,10 +26,7 @@ class DatabaseUnavailable(Exception):
 def create_engine(
     settings: DatabaseSettings, application_name: str = "", **options: Any
 ) -> AsyncEngine:
-    """Return an engine that connects on first use. `options` replace those of its pool.
-
-    `application_name` is shown in PostgreSQL's `pg_stat_activity` and log.
-    """
+    """Return an engine that connects on first use. `options` replace those of its pool."""
     url = settings.database_url
     if application_name:
         url = url.set(query={"application_name": application_name, **url.query})
@@ -48,8 +37,8 @@ def create_engine(
     pool = {
         "pool_size": settings.database_pool_size,
         "max_overflow": 0,
-        "pool_timeout": POOL_TIMEOUT,
-        "pool_recycle": POOL_RECYCLE,
+        "pool_timeout": 5,  # seconds to wait for a free connection
+        "pool_recycle": 1800,  # seconds, so that the pool follows a failover
     }
     engine = create_async_engine(
         url,
@@ -58,8 +47,7 @@ def create_engine(
         **(options or pool),
     )
     event.listen(engine.sync_engine, "do_connect", on_connect)
-    event.listen(engine.sync_engine, "checkout", discard_closed)
-    event.listen(engine.sync_engine, "checkin", restore_limit)
+    event.listen(engine.sync_engine, "checkout", on_checkout)
     event.listen(engine.sync_engine, "handle_error", discard_on_timeout)
     return engine
 
@@ -67,26 +55,26 @@ def create_engine(
 def connect_arguments(settings: DatabaseSettings) -> dict[str, Any]:
     """Return the arguments of asyncpg that are not in the URL.
 
-    The client's limit on a statement is longer than the server's: it ends the wait for a
-    server that answers nothing at all.
+    The server limits statements. The client's limit is for a server that answers nothing at all.
     """
     limit = settings.database_statement_timeout_seconds
-    arguments = {"timeout": CONNECT_TIMEOUT, "connection_class": Connection}
-    if settings.database_pooler == "none":
-        idle = settings.database_idle_in_transaction_timeout_seconds
-        return arguments | {
-            "server_settings": {
-                "statement_timeout": milliseconds(limit),
-                "idle_in_transaction_session_timeout": milliseconds(idle),
-            },
-            "command_timeout": limit + GRACE if limit else None,
+    if settings.database_pooler != "none":
+        # Each transaction may run on another server connection. So no statement stays
+        # prepared, and no limit is set, which would affect the pooler's other clients.
+        return {
+            "timeout": CONNECT_TIMEOUT,
+            "command_timeout": limit or None,
+            "statement_cache_size": 0,
+            "prepared_statement_cache_size": 0,
         }
-    # Behind a pooler each transaction may run on another server connection. So no statement
-    # stays prepared, and no limit is set, which would affect the pooler's other clients.
-    return arguments | {
-        "statement_cache_size": 0,
-        "prepared_statement_cache_size": 0,
-        "command_timeout": limit or None,
+    idle = settings.database_idle_in_transaction_timeout_seconds
+    return {
+        "timeout": CONNECT_TIMEOUT,
+        "command_timeout": limit + GRACE if limit else None,
+        "server_settings": {
+            "statement_timeout": milliseconds(limit),
+            "idle_in_transaction_session_timeout": milliseconds(idle),
+        },
     }
 
 
@@ -95,50 +83,39 @@ def milliseconds(seconds: float) -> str:
     return f"{math.ceil(seconds * 1000)}ms"
 
 
-class Connection(asyncpg.Connection):  # type: ignore[misc] # asyncpg ships no types
-    """A connection with TCP keepalive, so that a vanished peer is noticed."""
-
-    def __init__(self, protocol: Any, transport: asyncio.Transport, *args: Any) -> None:
-        super().__init__(protocol, transport, *args)
-        peer = transport.get_extra_info("socket")
-        if peer.family in (socket.AF_INET, socket.AF_INET6):
-            peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            for option in KEEPALIVE.keys() & vars(socket):  # macOS lacks one
-                peer.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), KEEPALIVE[option])
-        self.default: Any = self._config
-
-    def limit(self, seconds: float) -> None:
-        """Set the client's limit on a statement. The pool restores it."""
-        limit = seconds + GRACE if seconds else None
-        self._config: Any = self.default._replace(command_timeout=limit)
-
-
 def on_connect(dialect: Any, record: object, args: list[Any], kwargs: dict[str, Any]) -> Any:
     """Connect, and turn every failure into DatabaseUnavailable."""
     try:
-        return dialect.connect(*args, **kwargs)
+        connection = dialect.connect(*args, **kwargs)
+        keep_alive(connection.driver_connection._transport.get_extra_info("socket"))
     except (OSError, dialect.loaded_dbapi.Error) as error:
         raise DatabaseUnavailable(str(error) or NO_ANSWER) from error
+    return connection
 
 
-def discard_closed(connection: Any, *_: object) -> None:
-    """Make the pool replace a connection that the server closed. Costs no round trip."""
-    if connection.driver_connection.is_closed():
-        raise DisconnectionError
+def keep_alive(peer: socket.socket | None) -> None:
+    """Notice a vanished peer within a minute, even when nothing is sent."""
+    if peer and peer.family in (socket.AF_INET, socket.AF_INET6):
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option in KEEPALIVE.keys() & vars(socket):  # macOS lacks one
+            peer.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), KEEPALIVE[option])
 
 
-def restore_limit(connection: Any, *_: object) -> None:
-    """End what limit_statements() set on a connection that returns to the pool."""
-    if connection:  # None if it was lost
-        connection.driver_connection._config = connection.driver_connection.default
+def on_checkout(pooled: Any, record: ConnectionPoolEntry, proxy: object) -> None:
+    """Replace a connection that the server closed, without a round trip. Restore its limit."""
+    connection = pooled.driver_connection
+    if connection.is_closed():
+        raise exc.DisconnectionError
+    connection._config = record.info.setdefault("config", connection._config)
 
 
 async def limit_statements(session: AsyncSession, seconds: float) -> None:
     """Give this transaction another limit on a statement than the settings have; 0 is none."""
     setting = func.set_config("statement_timeout", milliseconds(seconds), True)
     await session.execute(select(setting))
-    connection = await (await session.connection()).get_raw_connection()
-    connection.driver_connection.limit(seconds)  # type: ignore[union-attr] # it is connected
+    connection: Any = (await (await session.connection()).get_raw_connection()).driver_connection
+    limit = seconds + GRACE if seconds else None
+    connection._config = connection._config._replace(command_timeout=limit)
 
 
 def discard_on_timeout(context: ExceptionContext) -> None:

@@ -1,18 +1,17 @@
 """Sessions: one that writes in a transaction, and a reader that holds no connection."""
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Never, TypeVar, TypeVarTuple
 
 from sqlalchemy import Executable, Result, ScalarResult, event, orm
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm.interfaces import ORMOption
 from sqlalchemy.sql.selectable import TypedReturnsRows
-from sqlalchemy.util import greenlet_spawn
-from sqlalchemy.util.concurrency import in_greenlet
+from sqlalchemy.util.concurrency import greenlet_spawn, in_greenlet
 
 T = TypeVar("T")
 Columns = TypeVarTuple("Columns")
+OneColumn = TypedReturnsRows[T, *tuple[Any, ...]]
 Values = dict[str, Any] | None
 
 HOW_TO_LOAD = "load it in the query, for instance with .options(selectinload(Class.attribute))"
@@ -42,18 +41,15 @@ class Reader:
 
     async def rows(self, select: Executable, values: Values = None) -> Sequence[Any]:
         refuse_all_but_select(select)
+        if isinstance(self.bind, AsyncConnection):  # a test's, in its transaction
+            return (await self.bind.execute(select, values)).all()
+        engine = self.bind.sync_engine
 
         def fetch() -> Sequence[Any]:
-            with self.connect() as connection:
-                rows: Sequence[Any] = connection.execute(select, values).all()
-                return rows
+            with engine.connect() as connection:
+                return connection.execute(select, values).all()
 
         return await greenlet_spawn(fetch)  # one switch for the whole of it
-
-    def connect(self) -> AbstractContextManager[Any]:
-        if isinstance(self.bind, AsyncEngine):
-            return self.bind.sync_engine.connect()
-        return nullcontext(self.bind.sync_connection)  # a test's, in its transaction
 
     async def execute(
         self, select: TypedReturnsRows[*Columns], values: Values = None
@@ -62,19 +58,13 @@ class Reader:
         async with AsyncSession(self.bind) as session:
             return await session.execute(select, values)
 
-    async def scalars(
-        self, select: TypedReturnsRows[T, *tuple[Any, ...]], values: Values = None
-    ) -> ScalarResult[T]:
+    async def scalars(self, select: OneColumn[T], values: Values = None) -> ScalarResult[T]:
         return (await self.execute(select, values)).scalars()
 
-    async def scalar(
-        self, select: TypedReturnsRows[T, *tuple[Any, ...]], values: Values = None
-    ) -> T | None:
+    async def scalar(self, select: OneColumn[T], values: Values = None) -> T | None:
         return (await self.execute(select, values)).scalar()
 
-    async def get(
-        self, entity: type[T], key: Any, *, options: Sequence[ORMOption] = ()
-    ) -> T | None:
+    async def get(self, entity: type[T], key: Any, options: Sequence[ORMOption] = ()) -> T | None:
         async with AsyncSession(self.bind) as session:
             return await session.get(entity, key, options=options)
 
@@ -102,18 +92,13 @@ def refuse_lazy_loading(state: orm.ORMExecuteState) -> None:
 
 
 class Database:
-    """A transaction, `sessions.begin()`, and a `reader`, on one engine or a test's connection.
-
-    The transaction is committed at its end, and rolled back on any exception.
-    """
+    """A transaction, `sessions.begin()`, and a `reader`, on one engine or a test's connection."""
 
     def __init__(self, bind: AsyncEngine | AsyncConnection) -> None:
-        # On a connection that is already in a transaction, commit and rollback end
-        # savepoints. The caller ends its transaction.
         self.sessions = async_sessionmaker(
             bind,
             expire_on_commit=False,
-            join_transaction_mode="create_savepoint",
+            join_transaction_mode="create_savepoint",  # in the transaction of a connection
             sync_session_class=WritingSession,
             close_resets_only=False,  # used after its end, it would take another connection
         )

@@ -12,10 +12,8 @@ from .asyncpg_url import unknown_to_asyncpg
 from .urls import ConfigurationError, complete
 
 # The project's root: the nearest directory above this file with alembic.ini.
-ROOT = next(
-    (parent for parent in Path(__file__).resolve().parents if (parent / "alembic.ini").is_file()),
-    Path(),
-)
+ABOVE = Path(__file__).resolve().parents
+ROOT = next((path for path in ABOVE if (path / "alembic.ini").is_file()), Path())
 
 DatabaseURL = Annotated[InstanceOf[URL], NoDecode]
 # Seconds. A timeout of 0 is no limit. PostgreSQL counts milliseconds in 32 bits: 24 days.
@@ -26,10 +24,7 @@ class DatabaseSettings(BaseSettings):
     """The variables of the database. Each field is an upper-case environment variable.
 
     `database_url` (asyncpg) is the application's connection, `database_url_sync` (psycopg) is
-    Alembic's. Both are `sqlalchemy.URL`: `str()` masks the password, and
-    `url.render_as_string(hide_password=False)` shows it. An unset URL is derived from the other.
-
-    `database_pool_size` is the number of connections of one process.
+    Alembic's. An unset one is derived from the other. `str()` of a URL masks the password.
 
     Raises ConfigurationError: one line for a wrong URL, else one for each wrong variable.
     """
@@ -41,7 +36,7 @@ class DatabaseSettings(BaseSettings):
     database_url: DatabaseURL
     database_url_sync: DatabaseURL
     database_pooler: Literal["none", "pgbouncer"] = "none"
-    database_pool_size: PositiveInt = 15
+    database_pool_size: PositiveInt = 15  # connections of one process
     database_statement_timeout_seconds: Seconds = 30
     database_idle_in_transaction_timeout_seconds: Seconds = 60
 

@@ -13,7 +13,6 @@ SYNC_DRIVER = "postgresql+psycopg"
 EXAMPLE_PASSWORD = "change-me"  # noqa: S105 - of .env.example
 LOCAL_HOSTS = {"", "localhost", "127.0.0.1", "::1"}
 
-UNKNOWN_PARAMETER = re.compile(r'invalid URI query parameter: "(\w+)"')
 # libpq checks these values only when it connects. Each has a pattern and a rule.
 VALUES = {
     "sslmode": (r"disable|allow|prefer|require|verify-ca|verify-full", "a mode such as require"),
@@ -49,18 +48,14 @@ def complete(
             f"neither DATABASE_URL nor DATABASE_URL_SYNC is set; the first one "
             f"{example(ASYNC_DRIVER)}"
         )
-    name, name_sync = database_name(found), database_name(given_sync or found)
+    found_sync = given_sync or found
+    name, name_sync = (url.database or url.username for url in (found, found_sync))
     if name != name_sync:
         raise ConfigurationError(
             f"DATABASE_URL names the database {name!r} and {sync_name} {name_sync!r}; both must "
             "name the same one (their hosts may differ)"
         )
-    return found.set(drivername=ASYNC_DRIVER), (given_sync or found).set(drivername=SYNC_DRIVER)
-
-
-def database_name(url: URL) -> str | None:
-    """Return the name of the database, which defaults to the user's."""
-    return url.database or url.username
+    return found.set(drivername=ASYNC_DRIVER), found_sync.set(drivername=SYNC_DRIVER)
 
 
 def parse(name: str, value: str | URL, driver: str) -> URL:
@@ -69,12 +64,16 @@ def parse(name: str, value: str | URL, driver: str) -> URL:
     Raises ConfigurationError, whose message calls the URL `name` and never quotes it.
     """
     text = value if isinstance(value, str) else render(value)
+    unreadable = ConfigurationError(
+        f"{name} cannot be read as a URL; it {example(driver)}, "
+        "with special characters percent-encoded"
+    )
     # SQLAlchemy leaves the spaces of a user or password as they are, and libpq refuses them.
     scheme, separator, rest = text.replace(" ", "%20").partition("://")
     # libpq takes an unencoded @ or / of a password for the end of the user or of the host.
     # A message about the host or the database would then show a part of the password.
     if not re.fullmatch(r"[\w+]+", scheme) or re.search("[@/]", rest.rpartition("@")[0]):
-        raise unreadable(name, driver)
+        raise unreadable
     if separator and scheme not in {"postgres", "postgresql", driver}:
         raise ConfigurationError(f"{name} has the driver {scheme}; it {example(driver)}")
     # libpq knows ssl=true only; other values come from SQLAlchemy's URLs.
@@ -82,8 +81,9 @@ def parse(name: str, value: str | URL, driver: str) -> URL:
     try:
         parameters = conninfo_to_dict(f"postgresql{separator}{rest}")
     except ProgrammingError as error:
-        if not (unknown := UNKNOWN_PARAMETER.search(str(error))):
-            raise unreadable(name, driver) from None
+        unknown = re.search(r'invalid URI query parameter: "(\w+)"', str(error))
+        if not unknown:
+            raise unreadable from None
         raise ConfigurationError(
             f"{name} has the unknown parameter {unknown[1]!r}: remove it "
             "(for PgBouncer set DATABASE_POOLER)"
@@ -96,13 +96,6 @@ def render(url: URL) -> str:
     """Return the URL as libpq reads it: SQLAlchemy writes a space of the query as a plus."""
     start, mark, query = url.render_as_string(hide_password=False).partition("?")
     return start + mark + query.replace("+", "%20")
-
-
-def unreadable(name: str, driver: str) -> ConfigurationError:
-    return ConfigurationError(
-        f"{name} cannot be read as a URL; it {example(driver)}, "
-        "with special characters percent-encoded"
-    )
 
 
 def refuse_wrong_values(name: str, parameters: dict[str, Any]) -> None:

@@ -2,30 +2,19 @@
 
 from typing import Any
 
-from asyncpg import (
-    DataError,
-    ForeignKeyViolationError,
-    IntegrityConstraintViolationError,
-    InterfaceError,
-    InvalidCachedStatementError,
-    PostgresError,
-)
-from sqlalchemy import Constraint, Index
+import asyncpg
+from sqlalchemy import exc
 from sqlalchemy.dialects import postgresql
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from .base import Base
 from .engine import DatabaseUnavailable
 
 # The exceptions for explain(), from SQLAlchemy or from asyncpg itself.
 DATABASE_ERRORS: tuple[type[Exception], ...] = (
-    DatabaseUnavailable,
-    DBAPIError,
-    PoolTimeout,
-    PostgresError,
-    InterfaceError,
+    *(DatabaseUnavailable, exc.DBAPIError, exc.TimeoutError),
+    *(asyncpg.PostgresError, asyncpg.InterfaceError),
 )
+PREPARER = postgresql.dialect().identifier_preparer  # type: ignore[no-untyped-call]
 
 UNSTORABLE = "A value is too large, or has a character that cannot be stored."
 UNAVAILABLE = "The database cannot be reached."
@@ -56,11 +45,7 @@ MEANINGS = {
 
 
 def explain(error: Exception, method: str) -> tuple[int, str, list[str]] | None:
-    """Return status, sentence and fields for the client, without SQL or values; None for a bug.
-
-    `method` is that of the request. It decides between the two ends of a foreign key where
-    the error does not name its statement.
-    """
+    """Return status, sentence and fields for the client, without SQL or values; None for a bug."""
     state = sqlstate(error, method)
     meaning = MEANINGS.get(state) or MEANINGS.get(state[:2])
     if meaning is None:
@@ -76,29 +61,26 @@ def sqlstate(error: Exception, method: str) -> str:
     if isinstance(error, DatabaseUnavailable) or getattr(error, "connection_invalidated", False):
         return "08006"
     match driver_error(error):
-        case InterfaceError() as found if "closed" in str(found):  # others are bugs of the caller
-            return "08006"
-        case DataError(__cause__=OverflowError() | UnicodeError()):  # in the client's encoder
-            return "22003"
-        case InvalidCachedStatementError():
-            # A migration changed the type of a column. The next attempt works.
-            return "40001"
-        case PoolTimeout():
+        case asyncpg.InterfaceError() as found if "closed" in str(found):
+            return "08006"  # other ones are bugs of the caller
+        case asyncpg.DataError(__cause__=OverflowError() | UnicodeError()):
+            return "22003"  # in the client's encoder
+        case asyncpg.InvalidCachedStatementError():
+            return "40001"  # a migration changed the type of a column: the next attempt works
+        case exc.TimeoutError():  # the pool's
             return "53300"
-        case ForeignKeyViolationError():
-            # A deferred constraint fails in COMMIT, whose error has no statement.
+        case asyncpg.ForeignKeyViolationError():
+            # In COMMIT, where a deferred constraint fails, only the request's method is known.
             statement = getattr(error, "statement", None) or method
             return "23001" if statement.startswith("DELETE") else "23503"
-        case PostgresError(sqlstate=str(state)):
+        case asyncpg.PostgresError(sqlstate=str(state)):
             return state
     return ""
 
 
 def driver_error(error: Exception) -> Exception:
-    """Return asyncpg's own error, which SQLAlchemy wraps twice.
-
-    SQLAlchemy's `driver_exception` is not set for InvalidCachedStatementError.
-    """
+    """Return asyncpg's own error, which SQLAlchemy wraps twice."""
+    # `driver_exception` is not set for InvalidCachedStatementError.
     cause = getattr(getattr(error, "orig", None), "__cause__", None)
     return cause if isinstance(cause, Exception) else error
 
@@ -106,20 +88,16 @@ def driver_error(error: Exception) -> Exception:
 def violated_fields(error: Exception) -> list[str]:
     """Return the model's names for the columns of the violated constraint."""
     violation = driver_error(error)
-    if not isinstance(violation, IntegrityConstraintViolationError):
+    if not isinstance(violation, asyncpg.IntegrityConstraintViolationError):
         return []
-    attributes = {c: name for mapper in Base.registry.mappers for name, c in mapper.c.items()}
-    for table in Base.metadata.tables.values():
-        constraints: list[Any] = [*table.constraints, *table.indexes]
-        if table.name != violation.table_name or table.schema not in (None, violation.schema_name):
-            continue
-        for constraint in constraints:
-            if constraint.name and name_in_database(constraint) == violation.constraint_name:
-                return [attributes.get(c, c.name) for c in constraint.columns]
+    tables, name = Base.metadata.tables, violation.table_name
+    table = tables.get(f"{violation.schema_name}.{name}", tables.get(name))
+    constraints: list[Any] = [] if table is None else [*table.constraints, *table.indexes]
+    for constraint in constraints:
+        # The name in the database, which SQLAlchemy shortens to 63 characters.
+        stored = str(constraint.name and PREPARER.format_constraint(constraint)).strip('"')
+        if stored == violation.constraint_name:
+            mappers = Base.registry.mappers
+            attributes = {column: key for mapper in mappers for key, column in mapper.c.items()}
+            return [attributes.get(column, column.name) for column in constraint.columns]
     return []
-
-
-def name_in_database(constraint: Constraint | Index) -> str:
-    """Return the name, shortened as SQLAlchemy does where it exceeds 63 characters."""
-    dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
-    return str(dialect.identifier_preparer.format_constraint(constraint)).strip('"')

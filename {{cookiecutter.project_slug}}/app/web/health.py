@@ -3,11 +3,10 @@
 import asyncio
 import logging
 
-from asyncpg import UndefinedTableError
+import asyncpg
+import sqlalchemy as sa
 from fastapi import APIRouter, HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
-from sqlalchemy import Text, column, select, table
-from sqlalchemy.exc import ProgrammingError
 
 from app.database import Reader
 from app.database.migrations import schema_state
@@ -49,11 +48,11 @@ async def ready(request: Request, reader: ReadSession) -> dict[str, str]:
 
 async def applied_revisions(reader: Reader) -> set[str]:
     """Return the revisions that Alembic stored, none before the first migration."""
-    query = select(column("version_num", Text)).select_from(table("alembic_version"))
+    version = sa.table("alembic_version", sa.column("version_num", sa.Text))
     try:
-        return {str(revision) for revision in await reader.scalars(query)}
-    except ProgrammingError as error:
-        if isinstance(error.driver_exception, UndefinedTableError):
+        return {str(revision) for revision in await reader.scalars(sa.select(version))}
+    except sa.exc.ProgrammingError as error:
+        if isinstance(error.driver_exception, asyncpg.UndefinedTableError):
             return set()
         logger.error("The table alembic_version cannot be read: %s", error.orig)
         raise HTTPException(503, "The table alembic_version cannot be read.") from error

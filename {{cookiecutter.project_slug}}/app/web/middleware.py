@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from fastapi import FastAPI
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -17,22 +18,15 @@ from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from app.web.shutdown import Shutdown
 
-RawHeaders = list[tuple[bytes, bytes]]
-
-REQUEST_ID = re.compile(rb"[\w.+/=:-]{1,128}")
+REQUEST_ID = re.compile(r"[\w.+/=:-]{1,128}", re.ASCII)
 
 # The headers of every response, unless its route sets them.
-HEADERS: RawHeaders = [
-    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
-    (b"referrer-policy", b"no-referrer"),
-    (b"x-content-type-options", b"nosniff"),
-]
-HTTPS_HEADERS = [*HEADERS, (b"strict-transport-security", b"max-age=31536000")]
-
-# The messages that carry a response's headers.
-STARTS = {"http.response.start", "websocket.accept", "websocket.http.response.start"}
-
-PROBES = {"/health/live", "/health/ready"}
+HEADERS = {
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+}
+HTTPS_HEADERS = {**HEADERS, "strict-transport-security": "max-age=31536000"}
 
 access_log = logging.getLogger("app.access")
 
@@ -64,66 +58,62 @@ class RequestContext:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             return await self.app(scope, receive, send)
-        request_id = dict(scope["headers"]).get(b"x-request-id", b"")
+        request_id = Headers(scope=scope).get("x-request-id", "")
         if not REQUEST_ID.fullmatch(request_id):
-            request_id = token_hex(16).encode()
+            request_id = token_hex(16)
         clear_contextvars()
-        bind_contextvars(request_id=request_id.decode())
+        bind_contextvars(request_id=request_id)
         added = HTTPS_HEADERS if scope.get("scheme") in {"https", "wss"} else HEADERS
-        response = Response(send, [*added, (b"x-request-id", request_id)], self.shutdown)
+        response = Response(send, {**added, "x-request-id": request_id}, self.shutdown)
         try:
             await self.app(scope, receive, response.send)
         finally:
-            log_access(scope, response)
+            response.log(scope)
 
 
 class Response:
-    """Adds headers to the messages of one response, and times them."""
+    """Adds headers to the messages of one response, times and logs it."""
 
-    def __init__(self, send: Send, headers: RawHeaders, shutdown: Shutdown) -> None:
-        self.forward, self.headers, self.shutdown = send, headers, shutdown
+    def __init__(self, send: Send, added: dict[str, str], shutdown: Shutdown) -> None:
+        self.forward, self.added, self.shutdown = send, added, shutdown
         self.status: int | None = None
         self.start = perf_counter()
         self.end = 0.0  # no message yet
 
     async def send(self, message: Message) -> None:
-        if message["type"] in STARTS:
+        if message["type"].endswith((".start", ".accept")):  # the messages with headers
             self.status = message.get("status", 101)  # a WebSocket's acceptance has none
-            message["headers"] = complete(message.get("headers", []), self.headers)
-            if self.shutdown.begun:  # so that a load balancer reconnects elsewhere
-                message["headers"].append((b"connection", b"close"))
+            message.setdefault("headers", [])
+            self.complete(MutableHeaders(scope=message))
         await self.forward(message)
         self.end = perf_counter()
 
+    def complete(self, headers: MutableHeaders) -> None:
+        """Add what is missing. Only a response with an ETag may be stored, and is revalidated."""
+        for name, value in self.added.items():
+            headers.setdefault(name, value)
+        headers.setdefault("cache-control", "no-cache" if "etag" in headers else "no-store")
+        if self.shutdown.begun:  # so that a load balancer reconnects elsewhere
+            headers.append("connection", "close")
 
-def complete(given: RawHeaders, added: RawHeaders) -> RawHeaders:
-    """Return the given headers and the missing ones of `added`.
-
-    A response with an ETag may be stored and revalidated. Any other one may not be stored.
-    """
-    names = {name for name, _ in given}
-    cache = (b"cache-control", b"no-cache" if b"etag" in names else b"no-store")
-    return [*given, *(header for header in (*added, cache) if header[0] not in names)]
-
-
-def log_access(scope: Scope, response: Response) -> None:
-    """Log one line without the query, which may hold a token."""
-    level = logging.DEBUG if is_probe(scope) else logging.INFO
-    if access_log.isEnabledFor(level):
-        fields = {
-            "method": scope.get("method", "WEBSOCKET"),
-            "path": quote(scope["path"]),
-            "status": response.status,
-            "duration_ms": round(((response.end or perf_counter()) - response.start) * 1000, 2),
-            "client": scope["client"][0] if scope.get("client") else None,
-        }
-        access_log.log(level, "request", extra=fields)
+    def log(self, scope: Scope) -> None:
+        """Log one line without the query, which may hold a token."""
+        level = logging.DEBUG if is_probe(scope) else logging.INFO
+        if access_log.isEnabledFor(level):
+            fields = {
+                "method": scope.get("method", "WEBSOCKET"),
+                "path": quote(scope["path"]),
+                "status": self.status,
+                "duration_ms": round(((self.end or perf_counter()) - self.start) * 1000, 2),
+                "client": scope["client"][0] if scope.get("client") else None,
+            }
+            access_log.log(level, "request", extra=fields)
 
 
 def is_probe(scope: Scope) -> bool:
     """Tell whether a load balancer or a container engine asks for the state of this process."""
-    path: str = scope.get("path", "")
-    return path.removeprefix(scope.get("root_path", "")) in PROBES
+    path = str(scope.get("path", "")).removeprefix(scope.get("root_path", ""))
+    return path in {"/health/live", "/health/ready"}
 
 
 class AllowedHosts(TrustedHostMiddleware):

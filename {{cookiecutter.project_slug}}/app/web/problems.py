@@ -22,8 +22,6 @@ from app.database.violations import DATABASE_ERRORS, driver_error, explain
 from app.errors import AppError
 
 MEDIA_TYPE = "application/problem+json"
-RETRY_AFTER = "1"  # seconds, with every 503
-
 INVALID = "The request is not valid."
 UNEXPECTED = "The server failed to answer."
 
@@ -63,7 +61,7 @@ async def answer(connection: HTTPConnection, error: Exception) -> Any:
     if connection.application_state is WebSocketState.CONNECTING:
         return await connection.send_denial_response(response)
     code = 1013 if response.status_code in {503, 504} else 1008  # 1013: try again later
-    return await connection.close(code, phrases[response.status_code])
+    return await connection.close(code, phrases.get(response.status_code))
 
 
 def respond(connection: HTTPConnection, error: Exception) -> JSONResponse:
@@ -73,10 +71,9 @@ def respond(connection: HTTPConnection, error: Exception) -> JSONResponse:
             return problem(405, str(error.detail), {"Allow": allowed_methods(connection)})
         case HTTPException(status_code=status, detail=str(detail)):
             return problem(status, detail, error.headers)
-        case HTTPException(status_code=status, detail=dict(members)):
-            return problem(status, headers=error.headers, **members)
-        case HTTPException(status_code=status, detail=wrong):
-            return problem(status, headers=error.headers, errors=wrong)
+        case HTTPException(status_code=status, detail=detail):
+            members: Any = detail if isinstance(detail, dict) else {"errors": detail}
+            return problem(**members | {"status": status, "headers": error.headers})
         case RequestValidationError():
             return problem(422, INVALID, errors=[*map(describe, error.errors())])
         case AppError():
@@ -108,22 +105,19 @@ async def answer_unexpected(request: Request, error: Exception) -> JSONResponse:
 
 
 def problem(
-    status: int,
-    detail: str | None = None,
-    headers: Mapping[str, str] | None = None,
-    **members: Any,
+    status: int, detail: str = "", headers: Mapping[str, str] | None = None, **members: Any
 ) -> JSONResponse:
     """Return a response whose body is a Problem with further `members`."""
-    detail = detail or phrases.get(status, "Error")
     if status == 503:
-        headers = {"Retry-After": RETRY_AFTER, **(headers or {})}
+        headers = {"Retry-After": "1", **(headers or {})}  # in seconds
     return JSONResponse(body(status, detail, **members), status, headers, MEDIA_TYPE)
 
 
-def body(status: int, detail: str, **members: Any) -> dict[str, Any]:
+def body(status: int, detail: str = "", **members: Any) -> dict[str, Any]:
     """Return the JSON of a Problem, without empty members."""
-    content = {"type": "about:blank", "title": phrases.get(status, "Error"), "status": status}
-    return {**content, "detail": detail, **{k: value for k, value in members.items() if value}}
+    title = phrases.get(status, "Error")
+    content = {"type": "about:blank", "title": title, "status": status, "detail": detail or title}
+    return content | {name: value for name, value in members.items() if value}
 
 
 def describe(fault: Mapping[str, Any]) -> dict[str, str]:

@@ -11,10 +11,7 @@ from contextlib import contextmanager
 
 
 class Shutdown:
-    """Ends the process `delay` seconds after SIGTERM.
-
-    With a delay of 0, uvicorn handles SIGTERM itself.
-    """
+    """Ends the process `delay` seconds after SIGTERM; with 0, uvicorn handles the signal."""
 
     def __init__(self, delay: float) -> None:
         self.delay = delay
@@ -45,10 +42,7 @@ class Shutdown:
         self.timer = asyncio.get_running_loop().call_later(delay, self.end)
 
     def end(self) -> None:
-        """Send SIGINT once: uvicorn finishes the requests in flight and exits with status 0.
-
-        A second SIGINT would cancel them.
-        """
+        """Send SIGINT: uvicorn finishes the requests in flight. A second one would cancel them."""
         if not self.ended:
             self.ended = True
             signal.raise_signal(signal.SIGINT)

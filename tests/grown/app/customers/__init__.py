@@ -1,0 +1,1 @@
+"""Customers: create, export, delete softly."""

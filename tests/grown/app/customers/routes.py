@@ -1,0 +1,37 @@
+"""HTTP for customers."""
+
+from collections.abc import AsyncIterator, Sequence
+from uuid import UUID
+
+from fastapi import APIRouter
+
+from app.customers import service
+from app.customers.schemas import CustomerCreate, CustomerRead
+from app.dependencies import ReadSession, Session
+from app.models.customer import Customer
+from app.types import Text
+from app.web.openapi import responses
+
+router = APIRouter(prefix="/customers", tags=["customers"], responses=responses(503, 504))
+
+
+@router.post("", status_code=201, response_model=CustomerRead, responses=responses(409))
+async def create(new: CustomerCreate, session: Session) -> Customer:
+    return await service.create(session, new)
+
+
+@router.get("", response_model=list[CustomerRead])
+async def find(label: Text, reader: ReadSession) -> Sequence[Customer]:
+    return await service.find(reader, label)
+
+
+@router.get("/export")
+async def export(reader: ReadSession) -> AsyncIterator[CustomerRead]:
+    """Stream every customer as a line of JSON."""
+    async for row in service.export(reader):
+        yield CustomerRead.model_validate(row)
+
+
+@router.delete("/{customer_id}", status_code=204, responses=responses(404))
+async def delete(customer_id: UUID, session: Session) -> None:
+    await service.delete(session, customer_id)

@@ -1,0 +1,1 @@
+"""Invoices: create, read, pay, and push the open ones."""

@@ -1,0 +1,65 @@
+"""Notifications of PostgreSQL: one connection of each process listens for all clients."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Annotated, Any
+
+from fastapi import Depends
+from fastapi.requests import HTTPConnection
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.database.violations import DATABASE_ERRORS
+
+logger = logging.getLogger(__name__)
+
+
+class Listener:
+    """At each notification `changed` is set, and replaced by a new event."""
+
+    def __init__(self, engine: AsyncEngine, channel: str) -> None:
+        self.engine, self.channel, self.changed = engine, channel, asyncio.Event()
+
+    def wake(self, *_: object) -> None:
+        self.changed.set()
+        self.changed = asyncio.Event()
+
+    async def run(self) -> None:
+        while True:
+            try:
+                await self.listen()
+            except DATABASE_ERRORS as error:
+                logger.error("Cannot listen: %s", type(error).__name__)
+            await asyncio.sleep(1)
+
+    async def listen(self) -> None:
+        """Listen until the connection is lost."""
+        lost = asyncio.Event()
+        async with self.engine.connect() as connection:
+            driver: Any = (await connection.get_raw_connection()).driver_connection
+            driver.add_termination_listener(lambda _: lost.set())
+            await driver.add_listener(self.channel, self.wake)
+            self.wake()  # notifications may have been missed
+            try:
+                await lost.wait()
+            finally:
+                await connection.invalidate()  # the pool must not reuse it
+
+
+@asynccontextmanager
+async def listener(engine: AsyncEngine, channel: str) -> AsyncIterator[Listener]:
+    changes = Listener(engine, channel)
+    task = asyncio.create_task(changes.run())
+    yield changes
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+async def get_changes(connection: HTTPConnection) -> Listener:
+    changes: Listener = connection.app.state.changes
+    return changes
+
+
+Changes = Annotated[Listener, Depends(get_changes)]

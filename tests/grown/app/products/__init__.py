@@ -1,0 +1,1 @@
+"""Products: list them, and upload a price list."""

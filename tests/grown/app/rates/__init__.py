@@ -1,0 +1,1 @@
+"""Exchange rates, from another service."""

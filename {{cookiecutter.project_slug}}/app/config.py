@@ -27,6 +27,7 @@ class Settings(DatabaseSettings):
 
     allowed_hosts: Names = ["*"]
     cors_origins: Names = []
+    api_docs: bool = True  # serve /docs and /openapi.json
     max_body_size: PositiveInt = 1_000_000  # bytes of a request
     shutdown_delay_seconds: NonNegativeFloat = 5
 

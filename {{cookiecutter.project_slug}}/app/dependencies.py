@@ -8,6 +8,7 @@ from fastapi.requests import HTTPConnection
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.database import Database, Reader
+from app.database.sessions import commit
 
 
 async def get_database(connection: HTTPConnection) -> Database:
@@ -17,8 +18,9 @@ async def get_database(connection: HTTPConnection) -> Database:
 
 
 async def get_session(connection: HTTPConnection) -> AsyncIterator[AsyncSession]:
-    async with (await get_database(connection)).sessions.begin() as session:
+    async with (await get_database(connection)).sessions() as session:
         yield session
+        await commit(session)
 
 
 async def get_reader(connection: HTTPConnection) -> Reader:

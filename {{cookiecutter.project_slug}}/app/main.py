@@ -25,6 +25,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         generate_unique_id_function=openapi.operation_id,
         max_body_size=settings.max_body_size,
         telemetry={"logs": False},  # they hold messages and values of exceptions
+        openapi_url="/openapi.json" if settings.api_docs else None,
         docs_url=None,  # see web/docs.py
         redoc_url=None,
         # A request passes both lists from top to bottom. FastAPI's own responses, a 413 or a
@@ -39,7 +40,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.settings = settings
     app.state.shutdown = shutdown
-    docs.install(app)
+    if settings.api_docs:
+        docs.install(app)
     openapi.install(app)
     problems.install(app)
     app.include_router(health.router)
@@ -52,11 +54,13 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Open the database and handle SIGTERM while the application serves."""
     logs.configure()  # again: `uvicorn.run(app)` configures logging after create_app()
     tuning.tune_garbage_collector()
-    engine = create_engine(app.state.settings, application_name=app.title)
-    app.state.database = Database(engine)
+    engine = create_engine(app.state.settings, app.title)
+    probe = create_engine(app.state.settings, app.title, pool_size=1, max_overflow=0)
+    app.state.database = Database(engine, probe)
     with app.state.shutdown.on_sigterm():
         yield
     await engine.dispose()
+    await probe.dispose()
 
 
 app = create_app()

@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Never, TypeVar, TypeVarTuple
 
-from sqlalchemy import Executable, Result, ScalarResult, event, orm
+from sqlalchemy import Executable, Result, ScalarResult, event, exc, orm
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm.interfaces import ORMOption
 from sqlalchemy.sql.selectable import TypedReturnsRows
 from sqlalchemy.util.concurrency import greenlet_spawn, in_greenlet
+
+from .engine import DatabaseUnavailable, OutcomeUnknown
 
 T = TypeVar("T")
 Columns = TypeVarTuple("Columns")
@@ -91,10 +93,24 @@ def refuse_lazy_loading(state: orm.ORMExecuteState) -> None:
         raise NotLoaded(f"{name} was not loaded: {HOW_TO_LOAD}")
 
 
+async def commit(session: AsyncSession) -> None:
+    """Commit. Raises OutcomeUnknown if the connection is lost meanwhile."""
+    await session.flush()
+    try:
+        await session.commit()
+    except (DatabaseUnavailable, exc.DBAPIError) as error:
+        if getattr(error, "connection_invalidated", True):
+            raise OutcomeUnknown(str(error)) from error
+        raise
+
+
 class Database:
     """A transaction, `sessions.begin()`, and a `reader`, on one engine or a test's connection."""
 
-    def __init__(self, bind: AsyncEngine | AsyncConnection) -> None:
+    def __init__(
+        self, bind: AsyncEngine | AsyncConnection, probe: AsyncEngine | None = None
+    ) -> None:
+        self.probe = Reader(probe or bind)  # for readiness, even if the pool is in use
         self.sessions = async_sessionmaker(
             bind,
             expire_on_commit=False,

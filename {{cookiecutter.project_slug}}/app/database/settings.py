@@ -4,7 +4,14 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, InstanceOf, PositiveInt, ValidationError, model_validator
+from pydantic import (
+    Field,
+    InstanceOf,
+    PlainSerializer,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy import URL
 
@@ -15,7 +22,8 @@ from .urls import ConfigurationError, complete
 ABOVE = Path(__file__).resolve().parents
 ROOT = next((path for path in ABOVE if (path / "alembic.ini").is_file()), Path())
 
-DatabaseURL = Annotated[InstanceOf[URL], NoDecode]
+# Serialized without its password.
+DatabaseURL = Annotated[InstanceOf[URL], NoDecode, PlainSerializer(str)]
 # Seconds. A timeout of 0 is no limit. PostgreSQL counts milliseconds in 32 bits: 24 days.
 Seconds = Annotated[float, Field(ge=0, le=24 * 86400)]
 

@@ -70,9 +70,9 @@ def parse(name: str, value: str | URL, driver: str) -> URL:
     )
     # SQLAlchemy leaves the spaces of a user or password as they are, and libpq refuses them.
     scheme, separator, rest = text.replace(" ", "%20").partition("://")
-    # libpq takes an unencoded @ or / of a password for the end of the user or of the host.
+    # libpq takes an unencoded @, / or ? of a password for the end of the user or of the host.
     # A message about the host or the database would then show a part of the password.
-    if not re.fullmatch(r"[\w+]+", scheme) or re.search("[@/]", rest.rpartition("@")[0]):
+    if not re.fullmatch(r"[\w+]+", scheme) or re.search("[@/?]", rest.rpartition("@")[0]):
         raise unreadable
     if separator and scheme not in {"postgres", "postgresql", driver}:
         raise ConfigurationError(f"{name} has the driver {scheme}; it {example(driver)}")

@@ -7,7 +7,7 @@ from sqlalchemy import exc
 from sqlalchemy.dialects import postgresql
 
 from .base import Base
-from .engine import DatabaseUnavailable
+from .engine import DatabaseUnavailable, OutcomeUnknown
 
 # The exceptions for explain(), from SQLAlchemy or from asyncpg itself.
 DATABASE_ERRORS: tuple[type[Exception], ...] = (
@@ -25,6 +25,7 @@ TIMED_OUT = "The server took too long to answer."
 # 22000 is asyncpg's own, for a value of the wrong Python type.
 MEANINGS = {
     "08": (503, UNAVAILABLE),
+    "08007": (503, "The connection was lost: look whether the change was stored."),
     "22001": (422, UNSTORABLE),  # longer than varchar(n)
     "22003": (422, UNSTORABLE),  # out of range
     "22021": (422, UNSTORABLE),  # NUL in text
@@ -58,6 +59,8 @@ def explain(error: Exception, method: str) -> tuple[int, str, list[str]] | None:
 
 def sqlstate(error: Exception, method: str) -> str:
     """Return the SQLSTATE, or the closest equivalent if there is none or an ambiguous one."""
+    if isinstance(error, OutcomeUnknown):
+        return "08007"
     if isinstance(error, DatabaseUnavailable) or getattr(error, "connection_invalidated", False):
         return "08006"
     match driver_error(error):

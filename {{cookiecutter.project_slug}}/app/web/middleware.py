@@ -1,5 +1,6 @@
 """Middleware for every request: id, log line, response headers, allowed hosts, CORS."""
 
+import asyncio
 import logging
 import re
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from urllib.parse import quote
 
 from fastapi import FastAPI
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -18,6 +20,7 @@ from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from app.web.shutdown import Shutdown
 
+BODY_TIMEOUT = 10  # seconds for the next part of a body
 REQUEST_ID = re.compile(r"[\w.+/=:-]{1,128}", re.ASCII)
 
 # The headers of every response, unless its route sets them.
@@ -66,9 +69,27 @@ class RequestContext:
         added = HTTPS_HEADERS if scope.get("scheme") in {"https", "wss"} else HEADERS
         response = Response(send, {**added, "x-request-id": request_id}, self.shutdown)
         try:
-            await self.app(scope, receive, response.send)
+            await self.app(scope, BodyTimeout(receive), response.send)
         finally:
             response.log(scope)
+
+
+class BodyTimeout:
+    """Receives the messages of one request. A body that stops is a 408."""
+
+    def __init__(self, receive: Receive) -> None:
+        self.forward, self.more = receive, True
+
+    async def __call__(self) -> Message:
+        if not self.more:  # what follows the body is the end of the connection
+            return await self.forward()
+        try:
+            async with asyncio.timeout(BODY_TIMEOUT):
+                message = await self.forward()
+        except TimeoutError:
+            raise HTTPException(408, "The body did not arrive in time.") from None
+        self.more = message.get("more_body", False)
+        return message
 
 
 class Response:
@@ -93,7 +114,9 @@ class Response:
         for name, value in self.added.items():
             headers.setdefault(name, value)
         headers.setdefault("cache-control", "no-cache" if "etag" in headers else "no-store")
-        if self.shutdown.begun:  # so that a load balancer reconnects elsewhere
+        # While shutting down, a load balancer reconnects elsewhere. After these two, a client
+        # may still be sending its body.
+        if self.shutdown.begun or self.status in {408, 413}:
             headers.append("connection", "close")
 
     def log(self, scope: Scope) -> None:
@@ -102,7 +125,7 @@ class Response:
         if access_log.isEnabledFor(level):
             fields = {
                 "method": scope.get("method", "WEBSOCKET"),
-                "path": quote(scope["path"]),
+                "path": quote(scope["path"][:1000]),
                 "status": self.status,
                 "duration_ms": round(((self.end or perf_counter()) - self.start) * 1000, 2),
                 "client": scope["client"][0] if scope.get("client") else None,

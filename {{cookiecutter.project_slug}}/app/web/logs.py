@@ -11,11 +11,15 @@ from structlog.processors import JSONRenderer, TimeStamper, format_exc_info
 from structlog.stdlib import ExtraAdder, ProcessorFormatter, add_log_level, add_logger_name
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-# A value that the database quotes, up to the end of the exception's message.
-VALUES = re.compile(
-    r"(DETAIL:|invalid input [^:\n]*:).*?"
-    r"(?=\n\[SQL: |\n\nThe above exception |\n\nDuring handling |\Z)",
+# An error of the database: its kind, and a message that may quote a value.
+DATABASE_ERROR = re.compile(
+    r"((?:asyncpg|psycopg|sqlalchemy)\.[\w.]+(?:: (?:\([\w.]+\) )?<class '[\w.]+'>)?): "
+    r"(.*?)(?=\n[ |]*\[SQL: |\n[ |]*\n[ |]*(?:The above|During handling of the above) |\Z)",
     re.DOTALL,
+)
+# Kinds of asyncpg whose first line names columns, tables and constraints only.
+SAFE = re.compile(
+    r"(Undefined\w+|Ambiguous\w+|Duplicate\w+|\w+Violation|\w*Privilege|Interface)Error'?>?$"
 )
 # A value that pydantic quotes, in the two forms of its errors.
 INPUTS = re.compile(r"('input': |input_value=).*")
@@ -88,8 +92,15 @@ def tidy(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
 
 
 def hide_values(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    """Remove the values of rows and arguments from a traceback."""
+    """Remove from a traceback what the database and pydantic quote: rows and arguments."""
     if "exception" in event:
-        text = VALUES.sub(r"\1 (hidden)", event["exception"])
+        text = DATABASE_ERROR.sub(hide_message, event["exception"])
         event["exception"] = INPUTS.sub(r"\1(hidden)", text)
     return event
+
+
+def hide_message(error: re.Match[str]) -> str:
+    kind, message = error.groups()
+    if kind.startswith("sqlalchemy.") and "class" not in kind:
+        return error[0]  # SQLAlchemy's own
+    return f"{kind}: {message.splitlines()[0] if SAFE.search(kind) else '(hidden)'}"

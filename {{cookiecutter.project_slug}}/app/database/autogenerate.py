@@ -1,58 +1,66 @@
 """What autogenerate compares, and how it writes a revision."""
 
+import ast
+import inspect
 import logging
-from collections.abc import Iterator, Mapping
-from functools import cache
+import re
+from collections.abc import Collection, Iterator, Mapping
+from fnmatch import fnmatchcase
+from functools import cache, partial
 from typing import Any, Literal
 
-from alembic.autogenerate import renderers
 from alembic.autogenerate.api import AutogenContext
+from alembic.autogenerate.render import _repr_type
 from alembic.ddl.impl import DefaultImpl
-from alembic.operations.ops import (
-    AddColumnOp,
-    CreateCheckConstraintOp,
-    CreateTableOp,
-    DropColumnOp,
-    DropConstraintOp,
-    DropTableOp,
-    ExecuteSQLOp,
-    MigrationScript,
-    ModifyTableOps,
-    OpContainer,
-)
+from alembic.operations import ops
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import CheckConstraint, Column, Connection, Enum, MetaData, String, text
+from alembic.runtime.plugins import Plugin
+from alembic.util import PriorityDispatchResult
+from sqlalchemy import CheckConstraint, Column, Connection, DefaultClause, Enum, MetaData, String
+from sqlalchemy import text
 from sqlalchemy.schema import SchemaItem
 from sqlalchemy.sql.compiler import IdentifierPreparer
 from sqlalchemy.types import TypeDecorator
 from sqlalchemy.util import generic_repr
 
 from .base import is_enum_check
+from .objects import AutocommitOp, add_objects
 
 logger = logging.getLogger(__name__)
 
-FOREIGN_TABLES = text("""
-    SELECT relname FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
-    WHERE pg_table_is_visible(pg_class.oid) AND (
-        relispartition OR nspname <> current_schema() OR EXISTS (
-            SELECT FROM pg_depend
-            WHERE classid = 'pg_class'::regclass AND objid = pg_class.oid AND deptype = 'e'
-        )
+# With NULL for the default schema, as Alembic names it.
+OWN_TABLES = text("""
+    SELECT nullif(nspname, current_schema()), relname
+    FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+    WHERE relkind IN ('r', 'p') AND NOT relispartition AND NOT EXISTS (
+        SELECT FROM pg_depend
+        WHERE classid = 'pg_class'::regclass AND objid = pg_class.oid AND deptype = 'e'
     )
 """)
 
 
-def autogenerate_options(connection: Connection, metadata: MetaData) -> dict[str, Any]:
-    """Return the arguments of `context.configure` that decide what autogenerate compares."""
+def autogenerate_options(
+    connection: Connection, metadata: MetaData, ignored: Collection[str] = ()
+) -> dict[str, Any]:
+    """Return the arguments of `context.configure` that decide what autogenerate compares.
+
+    It leaves alone the tables whose names match a pattern of `ignored`.
+    """
+    schemas = {table.schema for table in metadata.tables.values()} - {None}
 
     @cache
-    def foreign_tables() -> set[str | None]:
+    def own_tables() -> set[tuple[str | None, str]]:
         # Asked on first use: a query before configure() would begin a transaction.
-        return set(connection.scalars(FOREIGN_TABLES))
+        return {(schema, name) for schema, name in connection.execute(OWN_TABLES)}
 
-    def include_name(name: str | None, kind: str, parents: Mapping[str, str | None]) -> bool:
+    def is_ignored(name: str) -> bool:
+        return any(fnmatchcase(name, pattern) for pattern in ignored)
+
+    def include_name(name: Any, kind: str, parents: Mapping[str, str | None]) -> bool:
         """Leave out the tables of extensions and other schemas, and partitions."""
-        return kind != "table" or name not in foreign_tables()
+        if kind == "table":
+            return (parents["schema_name"], name) in own_tables() and not is_ignored(name)
+        return kind != "schema" or name is None or name in schemas
 
     def include_object(
         item: SchemaItem, name: str | None, kind: str, reflected: bool, other: object
@@ -64,16 +72,19 @@ def autogenerate_options(connection: Connection, metadata: MetaData) -> dict[str
         if reflected and other is None and isinstance(item, CheckConstraint):
             checks = metadata.tables[item.table.key].constraints
             return all(not isinstance(c, CheckConstraint) or is_named(c) for c in checks)
-        return True
+        return kind != "table" or not is_ignored(str(name))
 
     return {
         # The second plugin compares CHECK constraints by name. `Base` names all of them.
-        "autogenerate_plugins": ["alembic.autogenerate.*", "alembic.ext.checkconstraint_byname"],
+        "autogenerate_plugins": [
+            *("alembic.autogenerate.*", "alembic.ext.checkconstraint_byname", __name__)
+        ],
         "compare_type": compare_type,
         "compare_server_default": True,
         "include_name": include_name,
         "include_object": include_object,
-        "process_revision_directives": review,
+        "include_schemas": bool(schemas),
+        "process_revision_directives": partial(review, connection, metadata),
         "render_item": render_type,
     }
 
@@ -91,30 +102,92 @@ def compare_type(
     return None
 
 
+def compare_default(
+    context: AutogenContext, operation: ops.AlterColumnOp, *names: Any
+) -> PriorityDispatchResult:
+    """Compare a default as text first: Alembic evaluates both, which uses up a sequence."""
+    found, wanted = names[-2:]
+    texts = {default_text(column, context) for column in (found, wanted)}
+    if None in texts or (len(texts) > 1 and not any("nextval(" in str(text) for text in texts)):
+        return PriorityDispatchResult.CONTINUE
+    if len(texts) > 1:
+        operation.modify_server_default = wanted.server_default
+    return PriorityDispatchResult.STOP
+
+
+Plugin(__name__).add_autogenerate_comparator(compare_default, "column", "server_default")
+
+# A string, or the cast of an expression.
+CAST = re.compile(
+    r"""('(?:[^']|'')*')|::(?:(?:time|character|double)\w*(?:\(\d+\))?"""
+    r"""(?: with(?:out)? time zone| varying| precision)?|[\w."]+)(?:\([\d,]+\))?(?:\[\])?"""
+)
+
+
+def default_text(column: Column[Any], context: AutogenContext) -> str | None:
+    """Return a column's default as PostgreSQL prints it, without casts."""
+    default = column.server_default
+    if not isinstance(default, DefaultClause):
+        return None
+    if isinstance(default.arg, str):
+        return "'{}'".format(default.arg.replace("'", "''"))
+    values = {"literal_binds": True}
+    compiled = default.arg.compile(dialect=context.dialect, compile_kwargs=values)
+    return CAST.sub(lambda match: match[1] or "", str(compiled))
+
+
 def render_type(kind: str, item: object, context: AutogenContext) -> str | Literal[False]:
     """Render enums as text and import custom types. False leaves the item to Alembic."""
-    module = type(item).__module__
-    if isinstance(item, Enum) and item.create_constraint and item.name and not item.native_enum:
+    if isinstance(item, Enum) and item.native_enum:
+        # Its type is an operation of its own. `sa.Enum` would create it with each table.
+        context.imports.add("from sqlalchemy.dialects import postgresql")
+        schema = f", schema={item.schema!r}" if item.schema else ""
+        values = ", ".join(map(repr, [*item.enums]))
+        return f"postgresql.ENUM({values}, name={item.name!r}{schema}, create_type=False)"
+    if isinstance(item, Enum) and item.create_constraint and item.name:
         # Its CHECK is an operation of its own. `sa.Enum` would add it without NOT VALID.
         return f"sa.String({item.length})" if item.length else "sa.Text()"
+    module = type(item).__module__
     if kind != "type" or module.startswith("sqlalchemy."):
         return False
+    rendered = repr(item)
+    if isinstance(item, TypeDecorator):
+        own = type(item)
+        if own.__repr__ is TypeDecorator.__repr__ and own.__init__ is not TypeDecorator.__init__:
+            rendered = generic_repr(item)  # with its own arguments, not those of `impl`
+        if not is_safe(own, rendered):
+            return _repr_type(item.load_dialect_impl(context.dialect), context)
     context.imports.add(f"import {module}")
-    own = type(item)
-    if (
-        isinstance(item, TypeDecorator)
-        and own.__init__ is not TypeDecorator.__init__
-        and own.__repr__ is TypeDecorator.__repr__
-    ):
-        return f"{module}.{generic_repr(item)}"  # with its own arguments, not those of `impl`
-    return False
+    return f"{module}.{rendered}"
+
+
+SECRET = re.compile("key|secret|password|token", re.IGNORECASE)
+
+
+def is_safe(own: type, rendered: str) -> bool:
+    """Tell whether a revision may hold this call: its arguments are literals, and no secrets."""
+    if any(SECRET.search(name) for name in inspect.signature(own).parameters):
+        return False
+    try:
+        call = ast.parse(rendered, mode="eval").body
+        assert isinstance(call, ast.Call)  # noqa: S101
+        for argument in [*call.args, *(keyword.value for keyword in call.keywords)]:
+            ast.literal_eval(argument)
+    except (SyntaxError, ValueError):
+        return False
+    return True
 
 
 def review(
-    migration: MigrationContext, revision: object, directives: list[MigrationScript]
+    connection: Connection,
+    metadata: MetaData,
+    migration: MigrationContext,
+    revision: object,
+    directives: list[ops.MigrationScript],
 ) -> None:
     """Write no empty revision, add CHECKs without blocking writers, and warn of drops."""
     for script in directives:
+        add_objects(script, connection, metadata)
         if script.upgrade_ops is None or script.upgrade_ops.is_empty():
             # `alembic check` needs the empty script; `alembic revision` has a message or option.
             command_line = migration.config.cmd_opts if migration.config else None
@@ -131,14 +204,14 @@ def review(
         migration.opts["template_args"]["drops"] = drops
 
 
-def write_out_checks(operations: OpContainer, impl: DefaultImpl) -> None:
+def write_out_checks(operations: ops.OpContainer, impl: DefaultImpl) -> None:
     """Give new tables the CHECK constraints of enums and columns, which Alembic omits."""
 
     def plain(check: CheckConstraint) -> CheckConstraint:
         # Text, since a new constraint with an expression would add itself to the model.
         return CheckConstraint(impl.render_ddl_sql_expr(check.sqltext), name=check.name)
 
-    for table in [part for part in operations.ops if isinstance(part, CreateTableOp)]:
+    for table in [part for part in operations.ops if isinstance(part, ops.CreateTableOp)]:
         columns = [item for item in table.columns if isinstance(item, Column)]
         table.columns = [
             *(
@@ -154,24 +227,26 @@ def write_out_checks(operations: OpContainer, impl: DefaultImpl) -> None:
         ]
 
 
-def add_checks_online(operations: OpContainer, preparer: IdentifierPreparer) -> None:
+def add_checks_online(operations: ops.OpContainer, preparer: IdentifierPreparer) -> None:
     """Add CHECKs to an existing table as NOT VALID, and validate them while others write.
 
     The validation commits what precedes it. So these operations come first and can be
     repeated: an interrupted revision runs again from its beginning.
     """
     first = []
-    for table in [part for part in operations.ops if isinstance(part, ModifyTableOps)]:
-        checks = [part for part in table.ops if isinstance(part, CreateCheckConstraintOp)]
+    for table in [part for part in operations.ops if isinstance(part, ops.ModifyTableOps)]:
+        checks = [part for part in table.ops if isinstance(part, ops.CreateCheckConstraintOp)]
         if not checks:
             continue
-        columns = [part for part in table.ops if isinstance(part, AddColumnOp)]
+        columns = [part for part in table.ops if isinstance(part, ops.AddColumnOp)]
         drops = [
             part
             for part in table.ops
-            if isinstance(part, DropConstraintOp) and part.constraint_type == "check"
+            if isinstance(part, ops.DropConstraintOp) and part.constraint_type == "check"
         ]
-        left_over = [DropConstraintOp.from_constraint(check.to_constraint()) for check in checks]
+        left_over = [
+            ops.DropConstraintOp.from_constraint(check.to_constraint()) for check in checks
+        ]
         for column in columns:
             column.if_not_exists = True
         for drop in [*drops, *left_over]:
@@ -181,12 +256,8 @@ def add_checks_online(operations: OpContainer, preparer: IdentifierPreparer) -> 
         table.ops = [part for part in table.ops if part not in [*columns, *drops, *checks]]
         validations = [validate(check.to_constraint(), preparer) for check in checks]
         steps = [*columns, *drops, *left_over, *checks, *validations]
-        first.append(ModifyTableOps(table.table_name, steps, schema=table.schema))
+        first.append(ops.ModifyTableOps(table.table_name, steps, schema=table.schema))
     operations.ops = [*first, *operations.ops]
-
-
-class AutocommitOp(ExecuteSQLOp):
-    """A statement outside the revision's transaction."""
 
 
 def validate(check: CheckConstraint, preparer: IdentifierPreparer) -> AutocommitOp:
@@ -194,20 +265,11 @@ def validate(check: CheckConstraint, preparer: IdentifierPreparer) -> Autocommit
     return AutocommitOp(f"ALTER TABLE {table} VALIDATE CONSTRAINT {name}")
 
 
-@renderers.dispatch_for(AutocommitOp)
-def render_autocommit(context: AutogenContext, operation: AutocommitOp) -> list[str]:
-    return [
-        "with op.get_context().autocommit_block():",
-        f"op.execute({operation.sqltext!r})",
-        "",  # ends the block
-    ]
-
-
 def find_drops(operation: object) -> Iterator[str]:
     """Yield the tables and columns that an operation removes, with their data."""
-    if isinstance(operation, DropTableOp):
+    if isinstance(operation, ops.DropTableOp):
         yield f"the table {operation.table_name}"
-    elif isinstance(operation, DropColumnOp):
+    elif isinstance(operation, ops.DropColumnOp):
         yield f"the column {operation.table_name}.{operation.column_name}"
     for part in getattr(operation, "ops", []):
         yield from find_drops(part)

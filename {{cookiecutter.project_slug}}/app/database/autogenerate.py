@@ -18,9 +18,11 @@ from alembic.runtime.plugins import Plugin
 from alembic.util import PriorityDispatchResult
 from sqlalchemy import CheckConstraint, Column, Connection, DefaultClause, Enum, MetaData, String
 from sqlalchemy import text
+from sqlalchemy import types
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import SchemaItem
 from sqlalchemy.sql.compiler import IdentifierPreparer
-from sqlalchemy.types import TypeDecorator
+from sqlalchemy.types import TypeDecorator, TypeEngine
 from sqlalchemy.util import generic_repr
 
 from .base import is_enum_check
@@ -150,15 +152,21 @@ def render_type(kind: str, item: object, context: AutogenContext) -> str | Liter
     module = type(item).__module__
     if kind != "type" or module.startswith("sqlalchemy."):
         return False
-    rendered = repr(item)
-    if isinstance(item, TypeDecorator):
-        own = type(item)
-        if own.__repr__ is TypeDecorator.__repr__ and own.__init__ is not TypeDecorator.__init__:
-            rendered = generic_repr(item)  # with its own arguments, not those of `impl`
-        if not is_safe(own, rendered):
-            return _repr_type(item.load_dialect_impl(context.dialect), context)
+    own, rendered = type(item), repr(item)
+    if own.__repr__ is TypeDecorator.__repr__ and own.__init__ is not TypeDecorator.__init__:
+        rendered = generic_repr(item)  # with its own arguments, not those of `impl`
+    if not is_safe(own, rendered):
+        if isinstance(item, TypeDecorator):
+            return _repr_type(public_type(item.load_dialect_impl(context.dialect)), context)
+        rendered = f"{own.__name__}()"
     context.imports.add(f"import {module}")
     return f"{module}.{rendered}"
+
+
+def public_type(item: TypeEngine[Any]) -> TypeEngine[Any]:
+    """Return a driver's own type as the type of SQLAlchemy that it derives from."""
+    known = {**vars(types), **vars(postgresql)}.values()
+    return item.adapt(next(base for base in type(item).__mro__ if base in known))
 
 
 SECRET = re.compile("key|secret|password|token", re.IGNORECASE)
@@ -166,16 +174,14 @@ SECRET = re.compile("key|secret|password|token", re.IGNORECASE)
 
 def is_safe(own: type, rendered: str) -> bool:
     """Tell whether a revision may hold this call: its arguments are literals, and no secrets."""
-    if any(SECRET.search(name) for name in inspect.signature(own).parameters):
-        return False
     try:
-        call = ast.parse(rendered, mode="eval").body
-        assert isinstance(call, ast.Call)  # noqa: S101
-        for argument in [*call.args, *(keyword.value for keyword in call.keywords)]:
-            ast.literal_eval(argument)
-    except (SyntaxError, ValueError):
+        call: Any = ast.parse(rendered, mode="eval").body
+        for value in [*call.args, *(keyword.value for keyword in call.keywords)]:
+            ast.literal_eval(value)
+    except (AttributeError, SyntaxError, ValueError):
         return False
-    return True
+    names = [*inspect.signature(own).parameters, *(str(keyword.arg) for keyword in call.keywords)]
+    return not any(map(SECRET.search, names))
 
 
 def review(
@@ -187,6 +193,9 @@ def review(
 ) -> None:
     """Write no empty revision, add CHECKs without blocking writers, and warn of drops."""
     for script in directives:
+        for operations in filter(None, (script.upgrade_ops, script.downgrade_ops)):
+            write_out_checks(operations, migration.impl)
+            add_checks_online(operations, migration.dialect.identifier_preparer)
         add_objects(script, connection, metadata)
         if script.upgrade_ops is None or script.upgrade_ops.is_empty():
             # `alembic check` needs the empty script; `alembic revision` has a message or option.
@@ -195,9 +204,6 @@ def review(
                 logger.warning("Models and database agree: no revision was written")
                 directives.clear()
             return
-        for operations in filter(None, (script.upgrade_ops, script.downgrade_ops)):
-            write_out_checks(operations, migration.impl)
-            add_checks_online(operations, migration.dialect.identifier_preparer)
         drops = [f"DROPS {name}" for name in find_drops(script.upgrade_ops)]
         for drop in drops:
             logger.warning("The new revision %s: is that intended?", drop)
@@ -268,8 +274,12 @@ def validate(check: CheckConstraint, preparer: IdentifierPreparer) -> Autocommit
 def find_drops(operation: object) -> Iterator[str]:
     """Yield the tables and columns that an operation removes, with their data."""
     if isinstance(operation, ops.DropTableOp):
-        yield f"the table {operation.table_name}"
+        yield f"the table {full_name(operation)}"
     elif isinstance(operation, ops.DropColumnOp):
-        yield f"the column {operation.table_name}.{operation.column_name}"
+        yield f"the column {full_name(operation)}.{operation.column_name}"
     for part in getattr(operation, "ops", []):
         yield from find_drops(part)
+
+
+def full_name(operation: ops.DropTableOp | ops.DropColumnOp) -> str:
+    return ".".join(filter(None, (operation.schema, operation.table_name)))

@@ -58,6 +58,9 @@ def add_objects(script: ops.MigrationScript, connection: Connection, metadata: M
     quote = connection.dialect.identifier_preparer
     steps: list[tuple[str, str]] = []
     values: list[AutocommitOp] = []
+    # A revision that commits in between may run again.
+    parts = [part for table in script.upgrade_ops.ops for part in getattr(table, "ops", [])]
+    again = any(isinstance(part, AutocommitOp) for part in parts)
     for schema in sorted(schemas.difference(inspector.get_schema_names())):
         name = quote.quote_schema(schema)
         steps.append((f"CREATE SCHEMA IF NOT EXISTS {name}", f"DROP SCHEMA {name}"))
@@ -72,15 +75,18 @@ def add_objects(script: ops.MigrationScript, connection: Connection, metadata: M
         if item.name in known:
             values += add_values(item, known[item.name], quote)
         else:
-            steps.append(create_enum(item, quote))
+            steps.append(create_enum(item, quote, again))
     created = [ops.ExecuteSQLOp(create) for create, _ in steps]
     script.upgrade_ops.ops = [*values, *created, *script.upgrade_ops.ops]
     script.downgrade_ops.ops += [ops.ExecuteSQLOp(drop) for _, drop in reversed(steps)]
 
 
-def create_enum(item: Enum, quote: IdentifierPreparer) -> tuple[str, str]:
+def create_enum(item: Enum, quote: IdentifierPreparer, again: bool) -> tuple[str, str]:
     name, labels = type_name(item, quote), ", ".join(map(literal, item.enums))
-    return f"CREATE TYPE {name} AS ENUM ({labels})", f"DROP TYPE {name}"
+    create = f"CREATE TYPE {name} AS ENUM ({labels})"
+    if again:
+        create = f"DO $$ BEGIN {create}; EXCEPTION WHEN duplicate_object THEN END $$"
+    return create, f"DROP TYPE {name}"
 
 
 def add_values(item: Enum, known: list[str], quote: IdentifierPreparer) -> Iterator[AutocommitOp]:

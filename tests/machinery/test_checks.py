@@ -23,7 +23,6 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeEngine
 
 import app.models
-from app.database import Base
 from machinery.conftest import AddRevision
 
 FIRST = "1f0c5e7a9b3d"

@@ -69,7 +69,7 @@ def test_whole_metadata_may_have_a_schema(migrations: Migrations) -> None:
     of = base()
     of.metadata.schema = "Odd one"
     follow(migrations, model(of=of, status=Mapped[str]))
-    assert 'schema Odd one' in objects(migrations)
+    assert "schema Odd one" in objects(migrations)
 
 
 def test_foreign_key_leads_to_another_schema(migrations: Migrations) -> None:
@@ -110,9 +110,7 @@ def test_partition_in_a_named_schema_is_ignored(migrations: Migrations) -> None:
 def statements(migrations: Migrations) -> list[str]:
     """Return the statements of `alembic check`."""
     found: list[str] = []
-    event.listen(
-        migrations.engine, "before_cursor_execute", lambda *given: found.append(given[2])
-    )
+    event.listen(migrations.engine, "before_cursor_execute", lambda *given: found.append(given[2]))
     command.check(migrations.config)
     return found
 
@@ -145,7 +143,7 @@ def test_sequence_comes_with_the_revision(
     migrations: Migrations, sequence: Callable[[MetaData], Sequence], client: bool
 ) -> None:
     assert "CREATE SEQUENCE" in follow(migrations, number(sequence, client))
-    assert any('numbers' in item.lower() for item in objects(migrations))
+    assert any("numbers" in item.lower() for item in objects(migrations))
 
 
 def test_sequence_can_be_added_to_a_table(migrations: Migrations) -> None:
@@ -234,7 +232,9 @@ def test_native_enum_comes_with_the_revision(
 
 def type_labels(migrations: Migrations) -> list[list[str]]:
     """Return the values of each type."""
-    query = text("SELECT array_agg(enumlabel::text ORDER BY enumsortorder) FROM pg_enum GROUP BY enumtypid")
+    query = text(
+        "SELECT array_agg(enumlabel::text ORDER BY enumsortorder) FROM pg_enum GROUP BY enumtypid"
+    )
     with migrations.engine.connect() as connection:
         return [*connection.scalars(query)]
 
@@ -267,7 +267,9 @@ def test_value_removed_from_a_native_enum_is_left_to_the_owner(
     migrations.migrate(native())
     migrations.use(native("new"))
     command.check(migrations.config)
-    assert "The type status keeps ['paid']: PostgreSQL removes no value of a type" in caplog.messages
+    assert (
+        "The type status keeps ['paid']: PostgreSQL removes no value of a type" in caplog.messages
+    )
 
 
 def test_type_that_the_model_does_not_create_is_left_alone(migrations: Migrations) -> None:

@@ -16,9 +16,17 @@ from alembic.operations import ops
 from alembic.runtime.migration import MigrationContext
 from alembic.runtime.plugins import Plugin
 from alembic.util import PriorityDispatchResult
-from sqlalchemy import CheckConstraint, Column, Connection, DefaultClause, Enum, MetaData, String
-from sqlalchemy import text
-from sqlalchemy import types
+from sqlalchemy import (
+    CheckConstraint,
+    Column,
+    Connection,
+    DefaultClause,
+    Enum,
+    MetaData,
+    String,
+    text,
+    types,
+)
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import SchemaItem
 from sqlalchemy.sql.compiler import IdentifierPreparer

@@ -208,7 +208,7 @@ def test_renamed_column_works_at_both_of_its_revisions(copied: Project, recipe: 
     }
     for old, new in renamed.items():
         copied.replace("app/models/item.py", old, new)
-    bodies = [BEFORE[recipe]] * (recipe in BEFORE) + RECIPES[recipe]
+    bodies = [*filter(None, [BEFORE.get(recipe)]), *RECIPES[recipe]]
     versions = copied.path / "alembic" / "versions"
     *_, last = write_revisions(versions, FIRST_REVISION, bodies)
     (copied.path / "code.py").write_text(CODE)

@@ -15,7 +15,6 @@ from sqlalchemy import (
     URL,
     BigInteger,
     CheckConstraint,
-    Dialect,
     Enum,
     NullPool,
     String,
@@ -23,7 +22,7 @@ from sqlalchemy import (
     inspect,
     text,
 )
-from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import ArgumentError, IntegrityError
 from sqlalchemy.orm import Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator, TypeEngine, UserDefinedType
@@ -396,18 +395,13 @@ class Shown(Encrypted):
         return f"Shown(key={self.key!r})"
 
 
-class Stored(TypeDecorator[str]):
-    """A type that PostgreSQL stores in its own way."""
-
-    impl = String
+class Stored(TypeDecorator[Any]):
+    impl = JSONB
     cache_ok = True
 
     def __init__(self, kind: Any, digits: int = 2) -> None:
         super().__init__()
         self.kind, self.digits = kind, digits
-
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        return dialect.type_descriptor(postgresql.UUID())
 
 
 class Point(UserDefinedType[str]):
@@ -433,8 +427,8 @@ SECRET = "s3cr3t"  # noqa: S105 - for a search in revisions
         (Encrypted(None, lambda: SECRET), "sa.Text()"),  # type: ignore[arg-type] # as libraries take it
         (Shown(None, SECRET), "sa.Text()"),
         (ARRAY(Encrypted(None, SECRET)), "sa.ARRAY(sa.Text())"),
-        (Stored(object()), "sa.UUID()"),
-        (Stored(Few.Status.NEW), "sa.UUID()"),
+        (Stored(object()), "postgresql.JSONB(astext_type=sa.Text())"),
+        (Stored(Few.Status.NEW), "postgresql.JSONB(astext_type=sa.Text())"),
         (Stored(("a", 1, None, [True, 1.5])), "Stored(('a', 1, None, [True, 1.5]))"),
         (Point(SECRET, 3), "Point()"),
         (Point(SECRET, kind=object()), "Point()"),

@@ -16,21 +16,11 @@ from alembic.operations import ops
 from alembic.runtime.migration import MigrationContext
 from alembic.runtime.plugins import Plugin
 from alembic.util import PriorityDispatchResult
-from sqlalchemy import (
-    CheckConstraint,
-    Column,
-    Connection,
-    DefaultClause,
-    Enum,
-    MetaData,
-    String,
-    text,
-    types,
-)
+from sqlalchemy import Connection, DefaultClause, Enum, MetaData, String, text
 from sqlalchemy.dialects import postgresql
-from sqlalchemy.schema import SchemaItem
+from sqlalchemy.schema import CheckConstraint, SchemaItem
 from sqlalchemy.sql.compiler import IdentifierPreparer
-from sqlalchemy.types import TypeDecorator, TypeEngine
+from sqlalchemy.types import TypeDecorator
 from sqlalchemy.util import generic_repr
 
 from .base import is_enum_check
@@ -38,6 +28,7 @@ from .objects import AutocommitOp, add_objects
 
 logger = logging.getLogger(__name__)
 
+CHECKS_BY_NAME = "alembic.ext.checkconstraint_byname"  # `Base` names all of them
 # With NULL for the default schema, as Alembic names it.
 OWN_TABLES = text("""
     SELECT nullif(nspname, current_schema()), relname
@@ -56,7 +47,7 @@ def autogenerate_options(
 
     It leaves alone the tables whose names match a pattern of `ignored`.
     """
-    schemas = {table.schema for table in metadata.tables.values()} - {None}
+    schemas = {None, *(table.schema for table in metadata.tables.values())}
 
     @cache
     def own_tables() -> set[tuple[str | None, str]]:
@@ -70,7 +61,7 @@ def autogenerate_options(
         """Leave out the tables of extensions and other schemas, and partitions."""
         if kind == "table":
             return (parents["schema_name"], name) in own_tables() and not is_ignored(name)
-        return kind != "schema" or name is None or name in schemas
+        return kind != "schema" or name in schemas
 
     def include_object(
         item: SchemaItem, name: str | None, kind: str, reflected: bool, other: object
@@ -85,15 +76,12 @@ def autogenerate_options(
         return kind != "table" or not is_ignored(str(name))
 
     return {
-        # The second plugin compares CHECK constraints by name. `Base` names all of them.
-        "autogenerate_plugins": [
-            *("alembic.autogenerate.*", "alembic.ext.checkconstraint_byname", __name__)
-        ],
+        "autogenerate_plugins": ["alembic.autogenerate.*", CHECKS_BY_NAME, __name__],
         "compare_type": compare_type,
         "compare_server_default": True,
         "include_name": include_name,
         "include_object": include_object,
-        "include_schemas": bool(schemas),
+        "include_schemas": len(schemas) > 1,
         "process_revision_directives": partial(review, connection, metadata),
         "render_item": render_type,
     }
@@ -115,35 +103,29 @@ def compare_type(
 def compare_default(
     context: AutogenContext, operation: ops.AlterColumnOp, *names: Any
 ) -> PriorityDispatchResult:
-    """Compare a default as text first: Alembic evaluates both, which uses up a sequence."""
-    found, wanted = names[-2:]
-    texts = {default_text(column, context) for column in (found, wanted)}
-    if None in texts or (len(texts) > 1 and not any("nextval(" in str(text) for text in texts)):
+    """Compare defaults as text first: Alembic evaluates them, which uses up a sequence."""
+    found, wanted = (column.server_default for column in names[-2:])
+    if not isinstance(found, DefaultClause) or not isinstance(wanted, DefaultClause):
         return PriorityDispatchResult.CONTINUE
+    texts = {default_text(default.arg, context) for default in (found, wanted)}
     if len(texts) > 1:
-        operation.modify_server_default = wanted.server_default
+        if "nextval(" not in "".join(texts):
+            return PriorityDispatchResult.CONTINUE
+        operation.modify_server_default = wanted
     return PriorityDispatchResult.STOP
 
 
-Plugin(__name__).add_autogenerate_comparator(compare_default, "column", "server_default")
-
-# A string, or the cast of an expression.
-CAST = re.compile(
-    r"""('(?:[^']|'')*')|::(?:(?:time|character|double)\w*(?:\(\d+\))?"""
-    r"""(?: with(?:out)? time zone| varying| precision)?|[\w."]+)(?:\([\d,]+\))?(?:\[\])?"""
-)
-
-
-def default_text(column: Column[Any], context: AutogenContext) -> str | None:
-    """Return a column's default as PostgreSQL prints it, without casts."""
-    default = column.server_default
-    if not isinstance(default, DefaultClause):
-        return None
-    if isinstance(default.arg, str):
-        return "'{}'".format(default.arg.replace("'", "''"))
+def default_text(default: Any, context: AutogenContext) -> str:
+    """Return a default without the casts that only the database shows."""
+    if isinstance(default, str):
+        return "'{}'".format(default.replace("'", "''"))
     values = {"literal_binds": True}
-    compiled = default.arg.compile(dialect=context.dialect, compile_kwargs=values)
-    return CAST.sub(lambda match: match[1] or "", str(compiled))
+    shown = str(default.compile(dialect=context.dialect, compile_kwargs=values))
+    string = r"^('(?:[^']|'')*')::\w+(?: varying| precision| \w+ time zone)?$"
+    return re.sub(string, r"\1", shown).replace("::regclass", "")
+
+
+Plugin(__name__).add_autogenerate_comparator(compare_default, "column", "server_default")
 
 
 def render_type(kind: str, item: object, context: AutogenContext) -> str | Literal[False]:
@@ -151,36 +133,29 @@ def render_type(kind: str, item: object, context: AutogenContext) -> str | Liter
     if isinstance(item, Enum) and item.native_enum:
         # Its type is an operation of its own. `sa.Enum` would create it with each table.
         context.imports.add("from sqlalchemy.dialects import postgresql")
-        schema = f", schema={item.schema!r}" if item.schema else ""
-        values = ", ".join(map(repr, [*item.enums]))
-        return f"postgresql.ENUM({values}, name={item.name!r}{schema}, create_type=False)"
+        own = postgresql.ENUM(*item.enums, name=item.name, schema=item.schema, create_type=False)
+        return f"postgresql.{own!r}"
     if isinstance(item, Enum) and item.create_constraint and item.name:
         # Its CHECK is an operation of its own. `sa.Enum` would add it without NOT VALID.
         return f"sa.String({item.length})" if item.length else "sa.Text()"
     module = type(item).__module__
     if kind != "type" or module.startswith("sqlalchemy."):
         return False
-    own, rendered = type(item), repr(item)
-    if own.__repr__ is TypeDecorator.__repr__ and own.__init__ is not TypeDecorator.__init__:
+    cls, rendered = type(item), repr(item)
+    if cls.__repr__ is TypeDecorator.__repr__ and cls.__init__ is not TypeDecorator.__init__:
         rendered = generic_repr(item)  # with its own arguments, not those of `impl`
-    if not is_safe(own, rendered):
+    if not is_safe(cls, rendered):
         if isinstance(item, TypeDecorator):
-            return _repr_type(public_type(item.load_dialect_impl(context.dialect)), context)
-        rendered = f"{own.__name__}()"
+            return _repr_type(item.impl_instance, context)
+        rendered = f"{cls.__name__}()"
     context.imports.add(f"import {module}")
     return f"{module}.{rendered}"
-
-
-def public_type(item: TypeEngine[Any]) -> TypeEngine[Any]:
-    """Return a driver's own type as the type of SQLAlchemy that it derives from."""
-    known = {**vars(types), **vars(postgresql)}.values()
-    return item.adapt(next(base for base in type(item).__mro__ if base in known))
 
 
 SECRET = re.compile("key|secret|password|token", re.IGNORECASE)
 
 
-def is_safe(own: type, rendered: str) -> bool:
+def is_safe(cls: type, rendered: str) -> bool:
     """Tell whether a revision may hold this call: its arguments are literals, and no secrets."""
     try:
         call: Any = ast.parse(rendered, mode="eval").body
@@ -188,7 +163,7 @@ def is_safe(own: type, rendered: str) -> bool:
             ast.literal_eval(value)
     except (AttributeError, SyntaxError, ValueError):
         return False
-    names = [*inspect.signature(own).parameters, *(str(keyword.arg) for keyword in call.keywords)]
+    names = [*inspect.signature(cls).parameters, *(str(keyword.arg) for keyword in call.keywords)]
     return not any(map(SECRET.search, names))
 
 
@@ -225,20 +200,14 @@ def write_out_checks(operations: ops.OpContainer, impl: DefaultImpl) -> None:
         # Text, since a new constraint with an expression would add itself to the model.
         return CheckConstraint(impl.render_ddl_sql_expr(check.sqltext), name=check.name)
 
-    for table in [part for part in operations.ops if isinstance(part, ops.CreateTableOp)]:
-        columns = [item for item in table.columns if isinstance(item, Column)]
-        table.columns = [
-            *(
+    for table in operations.ops:
+        if isinstance(table, ops.CreateTableOp):
+            of_columns = [c for item in table.columns for c in getattr(item, "constraints", ())]
+            table.columns = [
                 plain(item) if is_enum_check(item) and is_named(item) else item
                 for item in table.columns
-            ),
-            *(
-                plain(check)
-                for column in columns
-                for check in column.constraints
-                if isinstance(check, CheckConstraint)
-            ),
-        ]
+            ]
+            table.columns += [plain(c) for c in of_columns if isinstance(c, CheckConstraint)]
 
 
 def add_checks_online(operations: ops.OpContainer, preparer: IdentifierPreparer) -> None:
@@ -248,28 +217,24 @@ def add_checks_online(operations: ops.OpContainer, preparer: IdentifierPreparer)
     repeated: an interrupted revision runs again from its beginning.
     """
     first = []
-    for table in [part for part in operations.ops if isinstance(part, ops.ModifyTableOps)]:
-        checks = [part for part in table.ops if isinstance(part, ops.CreateCheckConstraintOp)]
-        if not checks:
+    for table in operations.ops:
+        parts = table.ops if isinstance(table, ops.ModifyTableOps) else []
+        checks = [part for part in parts if isinstance(part, ops.CreateCheckConstraintOp)]
+        if not checks or not isinstance(table, ops.ModifyTableOps):
             continue
-        columns = [part for part in table.ops if isinstance(part, ops.AddColumnOp)]
-        drops = [
-            part
-            for part in table.ops
-            if isinstance(part, ops.DropConstraintOp) and part.constraint_type == "check"
-        ]
-        left_over = [
-            ops.DropConstraintOp.from_constraint(check.to_constraint()) for check in checks
-        ]
+        columns = [part for part in parts if isinstance(part, ops.AddColumnOp)]
+        drops = [part for part in parts if isinstance(part, ops.DropConstraintOp)]
+        drops = [drop for drop in drops if drop.constraint_type == "check"]
+        table.ops = [part for part in parts if part not in [*columns, *drops, *checks]]
+        new = [check.to_constraint() for check in checks]
+        drops += map(ops.DropConstraintOp.from_constraint, new)  # what an interruption left
         for column in columns:
             column.if_not_exists = True
-        for drop in [*drops, *left_over]:
+        for drop in drops:
             drop.if_exists = True
         for check in checks:
             check.kw["postgresql_not_valid"] = True
-        table.ops = [part for part in table.ops if part not in [*columns, *drops, *checks]]
-        validations = [validate(check.to_constraint(), preparer) for check in checks]
-        steps = [*columns, *drops, *left_over, *checks, *validations]
+        steps = [*columns, *drops, *checks, *(validate(check, preparer) for check in new)]
         first.append(ops.ModifyTableOps(table.table_name, steps, schema=table.schema))
     operations.ops = [*first, *operations.ops]
 
@@ -281,13 +246,9 @@ def validate(check: CheckConstraint, preparer: IdentifierPreparer) -> Autocommit
 
 def find_drops(operation: object) -> Iterator[str]:
     """Yield the tables and columns that an operation removes, with their data."""
-    if isinstance(operation, ops.DropTableOp):
-        yield f"the table {full_name(operation)}"
-    elif isinstance(operation, ops.DropColumnOp):
-        yield f"the column {full_name(operation)}.{operation.column_name}"
+    if isinstance(operation, ops.DropTableOp | ops.DropColumnOp):
+        table = ".".join(filter(None, (operation.schema, operation.table_name)))
+        column = getattr(operation, "column_name", None)
+        yield f"the column {table}.{column}" if column else f"the table {table}"
     for part in getattr(operation, "ops", []):
         yield from find_drops(part)
-
-
-def full_name(operation: ops.DropTableOp | ops.DropColumnOp) -> str:
-    return ".".join(filter(None, (operation.schema, operation.table_name)))

@@ -6,20 +6,12 @@ from datetime import datetime
 from hashlib import sha256
 from typing import TypeGuard
 
-from sqlalchemy import (
-    BigInteger,
-    CheckConstraint,
-    Constraint,
-    DateTime,
-    Enum,
-    MetaData,
-    Table,
-    Text,
-)
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy.schema import CheckConstraint, Constraint, MetaData, Table
 from sqlalchemy.sql.elements import BinaryExpression
 from sqlalchemy.sql.operators import in_op
+from sqlalchemy.types import BigInteger, DateTime, Enum, Text
 
 
 def is_enum_check(item: object) -> TypeGuard[CheckConstraint]:

@@ -133,21 +133,18 @@ def limits(settings: MigrationSettings) -> str:
 
 
 TRY_LOCK = text("SELECT pg_try_advisory_lock(hashtextextended(:key, 0))")
-LOCK_HOLDER = text("""
-    SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted
-    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-    AND classid::bigint << 32 | objid::bigint = hashtextextended(:key, 0)
-""")
-TABLE_HOLDERS = text("""
-    SELECT DISTINCT relname, pid FROM pg_locks JOIN pg_class ON pg_class.oid = relation
-    WHERE granted AND relname = ANY(:words) AND pid <> pg_backend_pid()
-    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-""")
-PROCESS = text("""
-    SELECT format('process %s of %s%s%s', pid, usename, ' from ' || nullif(application_name, ''),
-        ', ' || state || ' since ' || coalesce(xact_start, backend_start))
-    FROM pg_stat_activity WHERE pid = :pid
-""")
+HOLDERS = """
+    SELECT DISTINCT format('process %s of %s%s%s', pid, usename,
+        ' from ' || nullif(application_name, ''),
+        ', ' || state || ' since ' || coalesce(xact_start, backend_start)), relname
+    FROM pg_locks JOIN pg_stat_activity USING (pid) LEFT JOIN pg_class ON pg_class.oid = relation
+    WHERE granted AND datname = current_database() AND
+"""
+LOCK_HOLDER = text(
+    HOLDERS + "classid::bigint << 32 | objid::bigint = hashtextextended(:key, 0)"
+    " AND locktype = 'advisory'"
+)
+TABLE_HOLDERS = text(HOLDERS + "relname = ANY(:words) AND pid <> pg_backend_pid()")
 
 
 @contextmanager
@@ -189,7 +186,7 @@ def acquire(lock: Connection, key: str, seconds: float) -> None:
     deadline = time.monotonic() + seconds
     logged = False
     while not lock.scalar(TRY_LOCK, {"key": key}):
-        holder = lock.scalar(PROCESS, {"pid": lock.scalar(LOCK_HOLDER, {"key": key})})
+        holder = lock.scalar(LOCK_HOLDER, {"key": key})
         if time.monotonic() > deadline:
             raise CommandError(f"Another migration still runs after {seconds:g} s: {holder}")
         if holder and not logged:
@@ -200,10 +197,8 @@ def acquire(lock: Connection, key: str, seconds: float) -> None:
 
 def describe_holders(lock: Connection, statement: str) -> str:
     """Return who holds the tables of a statement that did not get its lock in time."""
-    held = [
-        f"{table} is held by {lock.scalar(PROCESS, {'pid': pid})}"
-        for table, pid in lock.execute(TABLE_HOLDERS, {"words": re.findall(r"\w+", statement)})
-    ]
+    found = lock.execute(TABLE_HOLDERS, {"words": re.findall(r"\w+", statement)})
+    held = [f"{table} is held by {process}" for process, table in found]
     reason = "; ".join(held) or "its holder is gone by now"
     return f"A lock was not free in time: {reason}. Run the revision again"
 

@@ -13,7 +13,6 @@ from alembic.autogenerate.api import AutogenContext
 from alembic.operations import ops
 from sqlalchemy import Connection, Enum, MetaData, Sequence, inspect
 from sqlalchemy.schema import CreateSequence, DropSequence
-from sqlalchemy.sql.compiler import IdentifierPreparer
 
 logger = logging.getLogger(__name__)
 
@@ -33,12 +32,11 @@ def render_autocommit(context: AutogenContext, operation: AutocommitOp) -> list[
 
 def objects_of(metadata: MetaData) -> list[Sequence | Enum]:
     """Return the sequences and native enums that the models need, in order of name."""
-    found: list[object] = [*metadata._sequences.values()]
-    for table in metadata.tables.values():
-        for column in table.columns:
-            default = getattr(column.server_default, "arg", None)
-            found += [getattr(default, "sequence", None), getattr(column.type, "item_type", None)]
-            found.append(column.type)
+    columns = [column for table in metadata.tables.values() for column in table.columns]
+    found: list[object] = [*metadata._sequences.values(), *(column.type for column in columns)]
+    found += [getattr(column.type, "item_type", None) for column in columns]
+    defaults = [getattr(column.server_default, "arg", None) for column in columns]
+    found += [getattr(default, "sequence", None) for default in defaults]
     objects = {
         (item.schema or "", str(item.name)): item
         for item in found
@@ -50,61 +48,47 @@ def objects_of(metadata: MetaData) -> list[Sequence | Enum]:
 
 def add_objects(script: ops.MigrationScript, connection: Connection, metadata: MetaData) -> None:
     """Let the script create what is missing before its tables, and drop it after them."""
-    items = objects_of(metadata)
+    items, up, down = objects_of(metadata), script.upgrade_ops, script.downgrade_ops
     schemas = {item.schema for item in (*metadata.tables.values(), *items) if item.schema}
-    if script.upgrade_ops is None or script.downgrade_ops is None or not (items or schemas):
+    if up is None or down is None or (not schemas and not items):
         return
     inspector: Any = inspect(connection)  # `get_enums` is PostgreSQL's own
-    quote = connection.dialect.identifier_preparer
-    steps: list[tuple[str, str]] = []
+    parts = [part for table in up.ops for part in getattr(table, "ops", ())]
+    repeats = any(isinstance(part, AutocommitOp) for part in parts)
+    steps: list[list[str]] = []
     values: list[AutocommitOp] = []
-    # A revision that commits in between may run again.
-    parts = [part for table in script.upgrade_ops.ops for part in getattr(table, "ops", [])]
-    again = any(isinstance(part, AutocommitOp) for part in parts)
     for schema in sorted(schemas.difference(inspector.get_schema_names())):
-        name = quote.quote_schema(schema)
-        steps.append((f"CREATE SCHEMA IF NOT EXISTS {name}", f"DROP SCHEMA {name}"))
+        name = connection.dialect.identifier_preparer.quote_schema(schema)
+        steps.append([f"CREATE SCHEMA IF NOT EXISTS {name}", f"DROP SCHEMA {name}"])
     for item in items:
         if isinstance(item, Sequence):
             if not inspector.has_sequence(item.name, item.schema):
                 clauses = CreateSequence(item, if_not_exists=True), DropSequence(item)
-                create, drop = (str(clause.compile(connection)) for clause in clauses)
-                steps.append((create, drop))
+                steps.append([str(clause.compile(connection)) for clause in clauses])
             continue
+        name = item.compile(connection.dialect)
         known = {kind["name"]: kind["labels"] for kind in inspector.get_enums(item.schema)}
         if item.name in known:
-            values += add_values(item, known[item.name], quote)
+            values += add_values(name, item.enums, known[item.name])
         else:
-            steps.append(create_enum(item, quote, again))
-    created = [ops.ExecuteSQLOp(create) for create, _ in steps]
-    script.upgrade_ops.ops = [*values, *created, *script.upgrade_ops.ops]
-    script.downgrade_ops.ops += [ops.ExecuteSQLOp(drop) for _, drop in reversed(steps)]
+            create = f"CREATE TYPE {name} AS ENUM ({', '.join(map(literal, item.enums))})"
+            if repeats:  # a commit in the middle: an interrupted revision begins again
+                create = f"DO $$ BEGIN {create}; EXCEPTION WHEN duplicate_object THEN END $$"
+            steps.append([create, f"DROP TYPE {name}"])
+    up.ops[:0] = [*values, *(ops.ExecuteSQLOp(create) for create, _ in steps)]
+    down.ops += [ops.ExecuteSQLOp(drop) for _, drop in reversed(steps)]
 
 
-def create_enum(item: Enum, quote: IdentifierPreparer, again: bool) -> tuple[str, str]:
-    name, labels = type_name(item, quote), ", ".join(map(literal, item.enums))
-    create = f"CREATE TYPE {name} AS ENUM ({labels})"
-    if again:
-        create = f"DO $$ BEGIN {create}; EXCEPTION WHEN duplicate_object THEN END $$"
-    return create, f"DROP TYPE {name}"
-
-
-def add_values(item: Enum, known: list[str], quote: IdentifierPreparer) -> Iterator[AutocommitOp]:
-    """Yield a statement for each value that the type lacks, which keeps the order of values."""
-    name = type_name(item, quote)
-    for before, value in zip([None, *item.enums], item.enums, strict=False):
+def add_values(name: str, wanted: list[str], known: list[str]) -> Iterator[AutocommitOp]:
+    """Yield a statement for each value that the type lacks, in the order of the model."""
+    for before, value in zip([None, *wanted], wanted, strict=False):
         if value not in known:
             place = f"AFTER {literal(before)}" if before else f"BEFORE {literal(known[0])}"
             yield AutocommitOp(
                 f"ALTER TYPE {name} ADD VALUE IF NOT EXISTS {literal(value)} {place}"
             )
-    if left := [value for value in known if value not in item.enums]:
-        logger.warning("The type %s keeps %s: PostgreSQL removes no value of a type", name, left)
-
-
-def type_name(item: Enum, quote: IdentifierPreparer) -> str:
-    schema = f"{quote.quote_schema(item.schema)}." if item.schema else ""
-    return schema + quote.quote(str(item.name))
+    if left := [value for value in known if value not in wanted]:
+        logger.warning("The type %s keeps %s: PostgreSQL removes no value of it", name, left)
 
 
 def literal(value: str) -> str:

@@ -136,6 +136,26 @@ def test_suite_reports_a_forgotten_migration_once(copied: Project) -> None:
     assert ADVICE in output
 
 
+def test_example_goes_without_a_trace_after_a_table_was_added(copied: Project) -> None:
+    """As "Remove the example" says for a project that is deployed nowhere."""
+    table = readmes.sections(readmes.GENERATED)["Add a table"]
+    (copied.path / "app/models/user.py").write_text(readmes.fenced(table, "python")[0])
+    add = "alembic upgrade head; alembic revision --autogenerate -m users; alembic upgrade head"
+    copied.uv("dev", "sh", "-euc", add)
+    prose = " ".join(readmes.sections(readmes.GENERATED)["Remove the example"].split())
+    (empty,) = re.findall(r"`(uv run dev alembic downgrade base)` \(\*\*it empties", prose)
+    remove, *_ = readmes.blocks(readmes.GENERATED, "Remove the example")
+    copied.run("sh", "-euc", "".join(remove.splitlines(keepends=True)[:-2]) + empty)
+    (first,) = copied.path.glob("alembic/versions/*_create_items_*.py")
+    (second,) = copied.path.glob("alembic/versions/*_users_*.py")
+    first.unlink()
+    name = second.relative_to(copied.path).as_posix()
+    copied.replace(name, '= "1f0c5e7a9b3d"', "= None")
+    copied.uv("dev", "sh", "-euc", "alembic upgrade head && alembic check")
+    assert copied.uv("dev", "psql", "-Atc", "SELECT to_regclass('items')").strip() == ""
+    assert " passed" in copied.uv("pytest", "-q")
+
+
 @pytest.mark.exhaustive
 def test_project_can_be_the_backend_of_another_repository(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text('[project]\nname = "mono"\nversion = "0"\n')

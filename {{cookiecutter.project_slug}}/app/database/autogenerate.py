@@ -72,7 +72,9 @@ def autogenerate_options(
         """
         if reflected and other is None and isinstance(item, CheckConstraint):
             checks = metadata.tables[item.table.key].constraints
-            return all(not isinstance(c, CheckConstraint) or is_named(c) for c in checks)
+            return all(
+                not isinstance(c, CheckConstraint) or isinstance(c.name, str) for c in checks
+            )
         return kind != "table" or not is_ignored(str(name))
 
     return {
@@ -85,10 +87,6 @@ def autogenerate_options(
         "process_revision_directives": partial(review, connection, metadata),
         "render_item": render_type,
     }
-
-
-def is_named(check: CheckConstraint) -> bool:
-    return isinstance(check.name, str)
 
 
 def compare_type(
@@ -204,7 +202,7 @@ def write_out_checks(operations: ops.OpContainer, impl: DefaultImpl) -> None:
         if isinstance(table, ops.CreateTableOp):
             of_columns = [c for item in table.columns for c in getattr(item, "constraints", ())]
             table.columns = [
-                plain(item) if is_enum_check(item) and is_named(item) else item
+                plain(item) if is_enum_check(item) and isinstance(item.name, str) else item
                 for item in table.columns
             ]
             table.columns += [plain(c) for c in of_columns if isinstance(c, CheckConstraint)]
@@ -218,7 +216,7 @@ def add_checks_online(operations: ops.OpContainer, preparer: IdentifierPreparer)
     """
     first = []
     for table in operations.ops:
-        parts = table.ops if isinstance(table, ops.ModifyTableOps) else []
+        parts = getattr(table, "ops", [])
         checks = [part for part in parts if isinstance(part, ops.CreateCheckConstraintOp)]
         if not checks or not isinstance(table, ops.ModifyTableOps):
             continue
@@ -234,14 +232,11 @@ def add_checks_online(operations: ops.OpContainer, preparer: IdentifierPreparer)
             drop.if_exists = True
         for check in checks:
             check.kw["postgresql_not_valid"] = True
-        steps = [*columns, *drops, *checks, *(validate(check, preparer) for check in new)]
+        validate = f"ALTER TABLE {preparer.format_table(new[0].table)} VALIDATE CONSTRAINT "
+        validations = [validate + str(preparer.format_constraint(check)) for check in new]
+        steps = [*columns, *drops, *checks, *map(AutocommitOp, validations)]
         first.append(ops.ModifyTableOps(table.table_name, steps, schema=table.schema))
     operations.ops = [*first, *operations.ops]
-
-
-def validate(check: CheckConstraint, preparer: IdentifierPreparer) -> AutocommitOp:
-    table, name = preparer.format_table(check.table), preparer.format_constraint(check)
-    return AutocommitOp(f"ALTER TABLE {table} VALIDATE CONSTRAINT {name}")
 
 
 def find_drops(operation: object) -> Iterator[str]:

@@ -17,7 +17,6 @@ from alembic.runtime.migration import MigrationContext
 from alembic.runtime.plugins import Plugin
 from alembic.util import PriorityDispatchResult
 from sqlalchemy import Connection, DefaultClause, Enum, MetaData, String, text
-from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CheckConstraint, SchemaItem
 from sqlalchemy.sql.compiler import IdentifierPreparer
 from sqlalchemy.types import TypeDecorator
@@ -71,10 +70,8 @@ def autogenerate_options(
         PostgreSQL names those itself, so this may be one of them.
         """
         if reflected and other is None and isinstance(item, CheckConstraint):
-            checks = metadata.tables[item.table.key].constraints
-            return all(
-                not isinstance(c, CheckConstraint) or isinstance(c.name, str) for c in checks
-            )
+            rules = metadata.tables[item.table.key].constraints
+            return all(isinstance(c.name, str) for c in rules if isinstance(c, CheckConstraint))
         return kind != "table" or not is_ignored(str(name))
 
     return {
@@ -131,8 +128,8 @@ def render_type(kind: str, item: object, context: AutogenContext) -> str | Liter
     if isinstance(item, Enum) and item.native_enum:
         # Its type is an operation of its own. `sa.Enum` would create it with each table.
         context.imports.add("from sqlalchemy.dialects import postgresql")
-        own = postgresql.ENUM(*item.enums, name=item.name, schema=item.schema, create_type=False)
-        return f"postgresql.{own!r}"
+        name, schema, values = item.name, item.schema, ", ".join(map(repr, item.enums))
+        return f"postgresql.ENUM({values}, {name=!r}, {schema=!r}, create_type=False)"
     if isinstance(item, Enum) and item.create_constraint and item.name:
         # Its CHECK is an operation of its own. `sa.Enum` would add it without NOT VALID.
         return f"sa.String({item.length})" if item.length else "sa.Text()"

@@ -6,7 +6,7 @@ import logging
 import re
 from collections.abc import Collection, Iterator, Mapping
 from fnmatch import fnmatchcase
-from functools import cache, partial
+from functools import cache
 from typing import Any, Literal
 
 from alembic.autogenerate.api import AutogenContext
@@ -17,7 +17,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.runtime.plugins import Plugin
 from alembic.util import PriorityDispatchResult
 from sqlalchemy import Connection, DefaultClause, Enum, MetaData, String, text
-from sqlalchemy.schema import CheckConstraint, SchemaItem
+from sqlalchemy.schema import CheckConstraint
 from sqlalchemy.sql.compiler import IdentifierPreparer
 from sqlalchemy.types import TypeDecorator
 from sqlalchemy.util import generic_repr
@@ -62,17 +62,12 @@ def autogenerate_options(
             return (parents["schema_name"], name) in own_tables() and not is_ignored(name)
         return kind != "schema" or name in schemas
 
-    def include_object(
-        item: SchemaItem, name: str | None, kind: str, reflected: bool, other: object
-    ) -> bool:
-        """Leave out a CHECK that only the database has, if the model has CHECKs without a name.
-
-        PostgreSQL names those itself, so this may be one of them.
-        """
+    def include_object(item: Any, name: Any, kind: str, reflected: bool, other: object) -> bool:
+        """Leave out a CHECK that PostgreSQL may have named for a model's CHECK without a name."""
         if reflected and other is None and isinstance(item, CheckConstraint):
             rules = metadata.tables[item.table.key].constraints
             return all(isinstance(c.name, str) for c in rules if isinstance(c, CheckConstraint))
-        return kind != "table" or not is_ignored(str(name))
+        return kind != "table" or not is_ignored(name)
 
     return {
         "autogenerate_plugins": ["alembic.autogenerate.*", CHECKS_BY_NAME, __name__],
@@ -81,7 +76,7 @@ def autogenerate_options(
         "include_name": include_name,
         "include_object": include_object,
         "include_schemas": len(schemas) > 1,
-        "process_revision_directives": partial(review, connection, metadata),
+        "process_revision_directives": review,
         "render_item": render_type,
     }
 
@@ -128,8 +123,9 @@ def render_type(kind: str, item: object, context: AutogenContext) -> str | Liter
     if isinstance(item, Enum) and item.native_enum:
         # Its type is an operation of its own. `sa.Enum` would create it with each table.
         context.imports.add("from sqlalchemy.dialects import postgresql")
-        name, schema, values = item.name, item.schema, ", ".join(map(repr, item.enums))
-        return f"postgresql.ENUM({values}, {name=!r}, {schema=!r}, create_type=False)"
+        values = ", ".join(map(repr, item.enums))
+        schema = f"schema={item.schema!r}, " if item.schema else ""
+        return f"postgresql.ENUM({values}, name={item.name!r}, {schema}create_type=False)"
     if isinstance(item, Enum) and item.create_constraint and item.name:
         # Its CHECK is an operation of its own. `sa.Enum` would add it without NOT VALID.
         return f"sa.String({item.length})" if item.length else "sa.Text()"
@@ -163,18 +159,14 @@ def is_safe(cls: type, rendered: str) -> bool:
 
 
 def review(
-    connection: Connection,
-    metadata: MetaData,
-    migration: MigrationContext,
-    revision: object,
-    directives: list[ops.MigrationScript],
+    migration: MigrationContext, revision: object, directives: list[ops.MigrationScript]
 ) -> None:
     """Write no empty revision, add CHECKs without blocking writers, and warn of drops."""
     for script in directives:
         for operations in filter(None, (script.upgrade_ops, script.downgrade_ops)):
             write_out_checks(operations, migration.impl)
             add_checks_online(operations, migration.dialect.identifier_preparer)
-        add_objects(script, connection, metadata)
+        add_objects(script, migration)
         if script.upgrade_ops is None or script.upgrade_ops.is_empty():
             # `alembic check` needs the empty script; `alembic revision` has a message or option.
             command_line = migration.config.cmd_opts if migration.config else None

@@ -11,7 +11,8 @@ from typing import Any
 from alembic.autogenerate import renderers
 from alembic.autogenerate.api import AutogenContext
 from alembic.operations import ops
-from sqlalchemy import Connection, Enum, MetaData, Sequence, inspect
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import Enum, MetaData, Sequence, inspect
 from sqlalchemy.schema import CreateSequence, DropSequence
 
 logger = logging.getLogger(__name__)
@@ -46,27 +47,28 @@ def objects_of(metadata: MetaData) -> list[Sequence | Enum]:
     return [objects[key] for key in sorted(objects)]
 
 
-def add_objects(script: ops.MigrationScript, connection: Connection, metadata: MetaData) -> None:
+def add_objects(script: ops.MigrationScript, migration: MigrationContext) -> None:
     """Let the script create what is missing before its tables, and drop it after them."""
+    metadata, dialect = migration.opts["target_metadata"], migration.dialect
     items, up, down = objects_of(metadata), script.upgrade_ops, script.downgrade_ops
     schemas = {item.schema for item in (*metadata.tables.values(), *items) if item.schema}
     if up is None or down is None or (not schemas and not items):
         return
-    inspector: Any = inspect(connection)  # `get_enums` is PostgreSQL's own
+    inspector: Any = inspect(migration.connection)  # `get_enums` is PostgreSQL's own
     parts = [part for table in up.ops for part in getattr(table, "ops", ())]
     repeats = any(isinstance(part, AutocommitOp) for part in parts)
     steps: list[list[str]] = []
     values: list[AutocommitOp] = []
     for schema in sorted(schemas.difference(inspector.get_schema_names())):
-        name = connection.dialect.identifier_preparer.quote_schema(schema)
+        name = dialect.identifier_preparer.quote_schema(schema)
         steps.append([f"CREATE SCHEMA IF NOT EXISTS {name}", f"DROP SCHEMA {name}"])
     for item in items:
         if isinstance(item, Sequence):
             if not inspector.has_sequence(item.name, item.schema):
                 clauses = CreateSequence(item, if_not_exists=True), DropSequence(item)
-                steps.append([str(clause.compile(connection)) for clause in clauses])
+                steps.append([str(clause.compile(dialect=dialect)) for clause in clauses])
             continue
-        name = item.compile(connection.dialect)
+        name = item.compile(dialect)
         known = {kind["name"]: kind["labels"] for kind in inspector.get_enums(item.schema)}
         if item.name in known:
             values += add_values(name, item.enums, known[item.name])

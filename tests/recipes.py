@@ -79,8 +79,21 @@ def downgrade() -> None:
         op.execute("ALTER TABLE items VALIDATE CONSTRAINT ck_items_status_447fc8fc")
 """
 
+RENAME, RENAME_NOT_NULL = "Rename a column", "Rename a NOT NULL column"
+UUIDS = "Backfill in batches over UUIDs"
+# A key in the order of `id`, so that an interruption leaves the same rows each time.
+ADD_KEY = """op.add_column("items", sa.Column("key", sa.Uuid()))
+    op.execute("UPDATE items SET key = lpad(to_hex(id), 32, '0')::uuid")
+    op.execute("ALTER TABLE items ALTER key SET DEFAULT gen_random_uuid()")
+    op.create_index("ix_items_key", "items", ["key"])"""
+
 # The recipe or the body of a revision that comes before a recipe.
 BEFORE = {
+    UUIDS: BODY.format(ADD_KEY, 'op.drop_column("items", "key")'),
+    RENAME_NOT_NULL: BODY.format(
+        'op.alter_column("items", "description", nullable=False)',
+        'op.alter_column("items", "description", nullable=True)',
+    ),
     "Make a column NOT NULL": "Backfill in batches",
     ENUM: BODY.format(
         """op.add_column("items", sa.Column("status", sa.Text(), server_default="draft"))
@@ -91,9 +104,9 @@ BEFORE = {
     ),
 }
 # These recipes find only NULL in the column and leave none.
-FROM_NULL = {"Backfill in batches", "Make a column NOT NULL"}
+FROM_NULL = {"Backfill in batches", UUIDS, "Make a column NOT NULL"}
 # The column that the writer uses while each revision of a recipe is applied or reverted.
-WRITTEN = {"Rename a column": ["description", "summary"]}
+WRITTEN = {name: ["description", "summary"] for name in (RENAME, RENAME_NOT_NULL)}
 # This recipe blocks nobody while it waits, so it waits longer than for a table's lock.
 NO_LOCK_TIMEOUT = {"Add an index"}
 NAIVE = {
@@ -129,6 +142,12 @@ def read_recipes(page: Path) -> dict[str, list[str]]:
     complete, number = re.subn(r"    \.\.\.  # as generated.*\n", ENUM_UPGRADE, excerpt)
     assert number == 1, f"{ENUM} does not say where the generated lines go"
     recipes[ENUM] = [complete + ENUM_DOWNGRADE]
+    recipes[UUIDS] = [re.sub(r"\bid\b", "key", body) for body in recipes[UUIDS]]
+    end = "\n\n\ndef drop_copy("
+    (excerpt,) = recipes[RENAME_NOT_NULL]
+    recipes[RENAME_NOT_NULL] = [
+        body.replace(end, f"\n{excerpt.rstrip()}{end}") for body in recipes[RENAME]
+    ]
     return recipes
 
 

@@ -259,7 +259,7 @@ def test_project_with_alembic_keeps_its_revisions(
     shop.shell(f"{TOOLS['uv'][0]}\n{copy}{files}")
     shop.edit_env_py(OTHER_DRIVER)
     if name == "features":  # with an option of its own
-        options = r"\*\*autogenerate_options\(connection, target_metadata\)"
+        options = r"\*\*autogenerate_options\(connection, target_metadata, IGNORED_TABLES\)"
         (own,) = re.findall(rf"`({options} .*)`", readmes.sections(ADOPT)[WITH_ALEMBIC])
         shop.edit("alembic/env.py", options, own.replace(": include_object", ": lambda *_: True"))
     shop.edit("alembic.ini", "(?m)^sqlalchemy.url = .*", "sqlalchemy.url =")

@@ -1,5 +1,6 @@
 """Generated projects, installed from nothing: their commands, and what their tests report."""
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -75,6 +76,84 @@ def test_suite_reports_models_that_differ_from_the_migrations(copied: Project) -
     output = copied.uv("pytest", "-q", "tests/test_migrations.py", check=False)
     assert "tags is defined in app/items/tables.py: move it to app/models/" in output
     assert "modify_nullable" in output
+
+
+REVISION = """
+from alembic import op
+
+revision, down_revision = "second", "1f0c5e7a9b3d"
+
+
+def upgrade():
+    {}
+
+
+def downgrade():
+    pass
+"""
+ADVICE = 'write a revision: uv run dev alembic revision --autogenerate -m "what changed"'
+
+
+def only_error(output: str, reports: str) -> None:
+    """Check that a run without a test ends in one report."""
+    assert reports in output
+    assert output.count("ERROR: ") == 1
+    assert len(output.splitlines()) < 15
+    for noise in ("INTERNALERROR", "site-packages", "FAILED", " passed"):
+        assert noise not in output
+
+
+@pytest.mark.parametrize(
+    ("statement", "reports"),
+    [
+        ("op.execute('ALTER TABLE nope ADD x int')", 'relation "nope" does not exist'),
+        ("1 / 0", "ZeroDivisionError: division by zero"),
+        ("1 +", "SyntaxError: invalid syntax"),
+    ],
+    ids=["SQL", "Python", "syntax"],
+)
+def test_suite_reports_a_broken_revision_once(
+    copied: Project, statement: str, reports: str
+) -> None:
+    (copied.path / "alembic/versions/second.py").write_text(REVISION.format(statement))
+    for options in ([], ["-n", "2"]):
+        output = copied.uv("pytest", "-q", *options, check=False)
+        only_error(output, reports)
+        assert re.search(r'versions/second.py", line 8(, in upgrade)?\n +' + statement[:4], output)
+
+
+def test_suite_reports_a_forgotten_migration_once(copied: Project) -> None:
+    """All other tests would fail too. Those of migrations run if they run alone."""
+    nullable = "description: Mapped[str | None]"
+    copied.replace("app/models/item.py", nullable, "description: Mapped[str]")
+    for options in ([], ["-n", "2"]):
+        output = copied.uv("pytest", "-q", *options, check=False)
+        only_error(output, "modify_nullable")
+        assert ADVICE in output
+    output = copied.uv("pytest", "-q", "tests/test_migrations.py", check=False)
+    assert "FAILED tests/test_migrations.py::test_models_and_migrations_agree" in output
+    assert "1 failed, " in output
+    assert ADVICE in output
+
+
+def test_example_goes_without_a_trace_after_a_table_was_added(copied: Project) -> None:
+    """As "Remove the example" says for a project that is deployed nowhere."""
+    table = readmes.sections(readmes.GENERATED)["Add a table"]
+    (copied.path / "app/models/user.py").write_text(readmes.fenced(table, "python")[0])
+    add = "alembic upgrade head; alembic revision --autogenerate -m users; alembic upgrade head"
+    copied.uv("dev", "sh", "-euc", add)
+    prose = " ".join(readmes.sections(readmes.GENERATED)["Remove the example"].split())
+    (empty,) = re.findall(r"`(uv run dev alembic downgrade base)` \(\*\*it empties", prose)
+    remove, *_ = readmes.blocks(readmes.GENERATED, "Remove the example")
+    copied.run("sh", "-euc", "".join(remove.splitlines(keepends=True)[:-2]) + empty)
+    (first,) = copied.path.glob("alembic/versions/*_create_items_*.py")
+    (second,) = copied.path.glob("alembic/versions/*_users_*.py")
+    first.unlink()
+    name = second.relative_to(copied.path).as_posix()
+    copied.replace(name, '= "1f0c5e7a9b3d"', "= None")
+    copied.uv("dev", "sh", "-euc", "alembic upgrade head && alembic check")
+    assert copied.uv("dev", "psql", "-Atc", "SELECT to_regclass('items')").strip() == ""
+    assert " passed" in copied.uv("pytest", "-q")
 
 
 @pytest.mark.exhaustive

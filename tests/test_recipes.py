@@ -8,7 +8,17 @@ from typing import Any
 import pytest
 import readmes
 from conftest import PROJECT_DIRECTORY, Project
-from recipes import ENUM, FIRST_REVISION, read_recipes, write_revisions
+from recipes import (
+    BEFORE,
+    BODY,
+    ENUM,
+    FIRST_REVISION,
+    RENAME,
+    RENAME_NOT_NULL,
+    UUIDS,
+    read_recipes,
+    write_revisions,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -28,13 +38,15 @@ INDEX = "CREATE INDEX ix_items_created_at ON public.items USING btree (created_a
 CHANGES = {
     "Add a NOT NULL column": ["+status character varying NOT NULL 'draft'::character varying"],
     "Backfill in batches": [],
+    UUIDS: [],
     "Make a column NOT NULL": ["+description text NOT NULL", "-description text"],
     "Add a foreign key": [
         "+fk_items_parent_id_items FOREIGN KEY (parent_id) REFERENCES items(id)",
         "+parent_id bigint",
     ],
     "Add an index": [f"+{INDEX}"],
-    "Rename a column": ["+summary text", "-description text"],
+    RENAME: ["+summary text", "-description text"],
+    RENAME_NOT_NULL: ["+summary text NOT NULL", "-description text NOT NULL"],
     ENUM: [
         f"+{check('ck_items_status_2ac2aa21', 'draft done')}",
         f"-{check('ck_items_status_447fc8fc', 'draft done archived')}",
@@ -43,6 +55,7 @@ CHANGES = {
 # The effects of an interrupted statement that the database does not roll back.
 LEFT: dict[str, dict[str, Any]] = {
     "Backfill in batches": {"filled": 2000},
+    UUIDS: {"filled": 1999},  # a batch begins with the last row of the one before it
     "Make a column NOT NULL": {"filled": 5000},  # by the recipe before it
     "Add an index": {"left": [f"+{INDEX} INVALID"]},
 }
@@ -91,6 +104,9 @@ def test_plain_operation_stalls_a_writer(copied: Project) -> None:
     pytest.fail(f"{naive} instead of {batches}")
 
 
+ADD_KEY = BODY.format(
+    'op.add_column("items", sa.Column("key", sa.Uuid()))', 'op.drop_column("items", "key")'
+)
 STAIRS = "alembic upgrade head && alembic downgrade base && alembic upgrade head"
 
 
@@ -100,7 +116,12 @@ def test_pasted_recipes_pass_lint_stairway_and_squawk(copied: Project) -> None:
     copied.uv("dev", "sh", "-c", 'alembic upgrade head && alembic revision -m "first"')
     (path,) = versions.glob("*_first_*.py")
     head = path.read_text().split("def upgrade")[0]
-    (first, *others) = [body for bodies in RECIPES.values() for body in bodies]
+    recipes = RECIPES | {UUIDS: [ADD_KEY, *RECIPES[UUIDS]]}
+    recipes[RENAME_NOT_NULL] = [  # of the column that the recipe before it has renamed
+        body.replace("summary", "title").replace("description", "summary")
+        for body in RECIPES[RENAME_NOT_NULL]
+    ]
+    (first, *others) = [body for bodies in recipes.values() for body in bodies]
     path.write_text(head + first)
     (name,) = re.findall(r'^revision: str = "(\w+)"', head, re.MULTILINE)
     write_revisions(versions, name, others)
@@ -149,13 +170,11 @@ def test_enum_recipe_adds_one_statement_to_the_generated_revision(copied: Projec
     )
 
 
-COLUMN = 'Column("description", Text)'
-MAPPER = '__mapper_args__ = Base.__mapper_args__ | {"exclude_properties": ["description"]}'
-RENAMED = {
-    "import CheckConstraint,": "import CheckConstraint, Column, Text,",
-    'name="name_length"),)': f'name="name_length"), {COLUMN})\n    {MAPPER}',
-    "description: Mapped[str | None]": "summary: Mapped[str | None]",
+COLUMNS = {
+    RENAME: ('Column("description", Text)', "Mapped[str | None]"),
+    RENAME_NOT_NULL: ('Column("description", Text, nullable=False)', "Mapped[str]"),
 }
+MAPPER = '__mapper_args__ = Base.__mapper_args__ | {"exclude_properties": ["description"]}'
 CODE = """
 import os
 from sqlalchemy import create_engine, func, select
@@ -168,25 +187,31 @@ with Session(create_engine(os.environ["DATABASE_URL_SYNC"])) as session:
     print(session.scalars(select(Item.summary).order_by(Item.id)).all())
 """
 RELEASES = """
-mv alembic/versions/recipe_2.py .
+mv alembic/versions/{last}.py .
 alembic upgrade head && alembic check && python code.py
-mv recipe_2.py alembic/versions
+mv {last}.py alembic/versions
 alembic upgrade head && python code.py
 """
 
 
-def test_renamed_column_works_at_both_of_its_revisions(copied: Project) -> None:
+@pytest.mark.parametrize("recipe", COLUMNS)
+def test_renamed_column_works_at_both_of_its_revisions(copied: Project, recipe: str) -> None:
     """With the model of the recipe, for which `alembic check` is clean."""
     prose = " ".join(readmes.read(readmes.MIGRATIONS).split())
-    assert f"`{COLUMN}`" in prose
+    column, annotation = COLUMNS[recipe]
+    assert f"`{column}`" in prose
     assert f"`{MAPPER}`" in prose
-    for old, new in RENAMED.items():
+    renamed = {
+        "import CheckConstraint,": "import CheckConstraint, Column, Text,",
+        'name="name_length"),)': f'name="name_length"), {column})\n    {MAPPER}',
+        "description: Mapped[str | None]": f"summary: {annotation}",
+    }
+    for old, new in renamed.items():
         copied.replace("app/models/item.py", old, new)
-    first, second = RECIPES["Rename a column"]
+    bodies = [*filter(None, [BEFORE.get(recipe)]), *RECIPES[recipe]]
     versions = copied.path / "alembic" / "versions"
-    (name,) = write_revisions(versions, FIRST_REVISION, [first])
-    write_revisions(versions, name, [second])
+    *_, last = write_revisions(versions, FIRST_REVISION, bodies)
     (copied.path / "code.py").write_text(CODE)
-    output = copied.uv("dev", "sh", "-euc", RELEASES)
+    output = copied.uv("dev", "sh", "-euc", RELEASES.format(last=last))
     assert "['0']" in output
     assert "['0', '1']" in output

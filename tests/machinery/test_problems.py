@@ -71,7 +71,7 @@ def assert_problem(response: Response, status: int, detail: str) -> None:
 
 async def test_details_of_an_http_exception_are_members(client: AsyncClient) -> None:
     body = (await client.get("/raise/members")).json()
-    assert (body["title"], body["detail"], body["code"]) == ("Conflict", "It is taken.", "A")
+    assert (body["title"], body["detail"], body["code"]) == ("Conflict", "It is taken.", "taken")
     body = (await client.get("/raise/list")).json()
     assert body["errors"] == [{"location": "body.name", "detail": "It is taken."}]
     assert body["detail"] == body["title"] == "Unprocessable Entity"

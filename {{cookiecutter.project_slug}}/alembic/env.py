@@ -11,6 +11,8 @@ from app.models import *  # noqa: F403 - registers every table on Base.metadata
 
 config = context.config
 target_metadata = Base.metadata
+# Tables that a library creates, by name or pattern: autogenerate leaves them alone.
+IGNORED_TABLES: list[str] = []  # ["procrastinate_*", "celery_taskmeta"]
 
 # Only the command line configures logging. A program that calls Alembic has its own.
 if config.cmd_opts and config.config_file_name:
@@ -38,7 +40,7 @@ def run_migrations_online() -> None:
             connection=connection,
             target_metadata=target_metadata,
             transaction_per_migration=True,
-            **autogenerate_options(connection, target_metadata),
+            **autogenerate_options(connection, target_metadata, IGNORED_TABLES),
         )
         with migration_lock(config, context.get_context()), context.begin_transaction():
             context.run_migrations()

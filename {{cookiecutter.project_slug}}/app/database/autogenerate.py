@@ -1,85 +1,84 @@
 """What autogenerate compares, and how it writes a revision."""
 
+import ast
+import inspect
 import logging
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping
+from fnmatch import fnmatchcase
 from functools import cache
 from typing import Any, Literal
 
-from alembic.autogenerate import renderers
 from alembic.autogenerate.api import AutogenContext
+from alembic.autogenerate.render import _repr_type
 from alembic.ddl.impl import DefaultImpl
-from alembic.operations.ops import (
-    AddColumnOp,
-    CreateCheckConstraintOp,
-    CreateTableOp,
-    DropColumnOp,
-    DropConstraintOp,
-    DropTableOp,
-    ExecuteSQLOp,
-    MigrationScript,
-    ModifyTableOps,
-    OpContainer,
-)
+from alembic.operations import ops
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import CheckConstraint, Column, Connection, Enum, MetaData, String, text
-from sqlalchemy.schema import SchemaItem
+from alembic.runtime.plugins import Plugin
+from alembic.util import PriorityDispatchResult
+from sqlalchemy import Connection, DefaultClause, Enum, MetaData, String, text
+from sqlalchemy.schema import CheckConstraint
 from sqlalchemy.sql.compiler import IdentifierPreparer
 from sqlalchemy.types import TypeDecorator
 from sqlalchemy.util import generic_repr
 
 from .base import is_enum_check
+from .objects import AutocommitOp, add_objects
 
 logger = logging.getLogger(__name__)
 
-FOREIGN_TABLES = text("""
-    SELECT relname FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
-    WHERE pg_table_is_visible(pg_class.oid) AND (
-        relispartition OR nspname <> current_schema() OR EXISTS (
-            SELECT FROM pg_depend
-            WHERE classid = 'pg_class'::regclass AND objid = pg_class.oid AND deptype = 'e'
-        )
+CHECKS_BY_NAME = "alembic.ext.checkconstraint_byname"  # `Base` names all of them
+# With NULL for the default schema, as Alembic names it.
+OWN_TABLES = text("""
+    SELECT nullif(nspname, current_schema()), relname
+    FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+    WHERE relkind IN ('r', 'p') AND NOT relispartition AND NOT EXISTS (
+        SELECT FROM pg_depend
+        WHERE classid = 'pg_class'::regclass AND objid = pg_class.oid AND deptype = 'e'
     )
 """)
 
 
-def autogenerate_options(connection: Connection, metadata: MetaData) -> dict[str, Any]:
-    """Return the arguments of `context.configure` that decide what autogenerate compares."""
+def autogenerate_options(
+    connection: Connection, metadata: MetaData, ignored: Collection[str] = ()
+) -> dict[str, Any]:
+    """Return the arguments of `context.configure` that decide what autogenerate compares.
+
+    It leaves alone the tables whose names match a pattern of `ignored`.
+    """
+    schemas = {None, *(table.schema for table in metadata.tables.values())}
 
     @cache
-    def foreign_tables() -> set[str | None]:
+    def own_tables() -> set[tuple[str | None, str]]:
         # Asked on first use: a query before configure() would begin a transaction.
-        return set(connection.scalars(FOREIGN_TABLES))
+        return {(schema, name) for schema, name in connection.execute(OWN_TABLES)}
 
-    def include_name(name: str | None, kind: str, parents: Mapping[str, str | None]) -> bool:
+    def is_ignored(name: str) -> bool:
+        return any(fnmatchcase(name, pattern) for pattern in ignored)
+
+    def include_name(name: Any, kind: str, parents: Mapping[str, str | None]) -> bool:
         """Leave out the tables of extensions and other schemas, and partitions."""
-        return kind != "table" or name not in foreign_tables()
+        if kind == "table":
+            return (parents["schema_name"], name) in own_tables() and not is_ignored(name)
+        return kind != "schema" or name in schemas
 
-    def include_object(
-        item: SchemaItem, name: str | None, kind: str, reflected: bool, other: object
-    ) -> bool:
-        """Leave out a CHECK that only the database has, if the model has CHECKs without a name.
-
-        PostgreSQL names those itself, so this may be one of them.
-        """
+    def include_object(item: Any, name: Any, kind: str, reflected: bool, other: object) -> bool:
+        """Leave out a CHECK that PostgreSQL may have named for a model's CHECK without a name."""
         if reflected and other is None and isinstance(item, CheckConstraint):
-            checks = metadata.tables[item.table.key].constraints
-            return all(not isinstance(c, CheckConstraint) or is_named(c) for c in checks)
-        return True
+            rules = metadata.tables[item.table.key].constraints
+            return all(isinstance(c.name, str) for c in rules if isinstance(c, CheckConstraint))
+        return kind != "table" or not is_ignored(name)
 
     return {
-        # The second plugin compares CHECK constraints by name. `Base` names all of them.
-        "autogenerate_plugins": ["alembic.autogenerate.*", "alembic.ext.checkconstraint_byname"],
+        "autogenerate_plugins": ["alembic.autogenerate.*", CHECKS_BY_NAME, __name__],
         "compare_type": compare_type,
         "compare_server_default": True,
         "include_name": include_name,
         "include_object": include_object,
+        "include_schemas": len(schemas) > 1,
         "process_revision_directives": review,
         "render_item": render_type,
     }
-
-
-def is_named(check: CheckConstraint) -> bool:
-    return isinstance(check.name, str)
 
 
 def compare_type(
@@ -91,30 +90,83 @@ def compare_type(
     return None
 
 
+def compare_default(
+    context: AutogenContext, operation: ops.AlterColumnOp, *names: Any
+) -> PriorityDispatchResult:
+    """Compare defaults as text first: Alembic evaluates them, which uses up a sequence."""
+    found, wanted = (column.server_default for column in names[-2:])
+    if not isinstance(found, DefaultClause) or not isinstance(wanted, DefaultClause):
+        return PriorityDispatchResult.CONTINUE
+    texts = {default_text(default.arg, context) for default in (found, wanted)}
+    if len(texts) > 1:
+        if "nextval(" not in "".join(texts):
+            return PriorityDispatchResult.CONTINUE
+        operation.modify_server_default = wanted
+    return PriorityDispatchResult.STOP
+
+
+def default_text(default: Any, context: AutogenContext) -> str:
+    """Return a default without the casts that only the database shows."""
+    if isinstance(default, str):
+        return "'{}'".format(default.replace("'", "''"))
+    values = {"literal_binds": True}
+    shown = str(default.compile(dialect=context.dialect, compile_kwargs=values))
+    string = r"^('(?:[^']|'')*')::\w+(?: varying| precision| \w+ time zone)?$"
+    return re.sub(string, r"\1", shown).replace("::regclass", "")
+
+
+Plugin(__name__).add_autogenerate_comparator(compare_default, "column", "server_default")
+
+
 def render_type(kind: str, item: object, context: AutogenContext) -> str | Literal[False]:
     """Render enums as text and import custom types. False leaves the item to Alembic."""
-    module = type(item).__module__
-    if isinstance(item, Enum) and item.create_constraint and item.name and not item.native_enum:
+    if isinstance(item, Enum) and item.native_enum:
+        # Its type is an operation of its own. `sa.Enum` would create it with each table.
+        context.imports.add("from sqlalchemy.dialects import postgresql")
+        values = ", ".join(map(repr, item.enums))
+        schema = f"schema={item.schema!r}, " if item.schema else ""
+        return f"postgresql.ENUM({values}, name={item.name!r}, {schema}create_type=False)"
+    if isinstance(item, Enum) and item.create_constraint and item.name:
         # Its CHECK is an operation of its own. `sa.Enum` would add it without NOT VALID.
         return f"sa.String({item.length})" if item.length else "sa.Text()"
+    module = type(item).__module__
     if kind != "type" or module.startswith("sqlalchemy."):
         return False
+    cls, rendered = type(item), repr(item)
+    if cls.__repr__ is TypeDecorator.__repr__ and cls.__init__ is not TypeDecorator.__init__:
+        rendered = generic_repr(item)  # with its own arguments, not those of `impl`
+    if not is_safe(cls, rendered):
+        if isinstance(item, TypeDecorator):
+            return _repr_type(item.impl_instance, context)
+        rendered = f"{cls.__name__}()"
     context.imports.add(f"import {module}")
-    own = type(item)
-    if (
-        isinstance(item, TypeDecorator)
-        and own.__init__ is not TypeDecorator.__init__
-        and own.__repr__ is TypeDecorator.__repr__
-    ):
-        return f"{module}.{generic_repr(item)}"  # with its own arguments, not those of `impl`
-    return False
+    return f"{module}.{rendered}"
+
+
+SECRET = re.compile("key|secret|password|token", re.IGNORECASE)
+
+
+def is_safe(cls: type, rendered: str) -> bool:
+    """Tell whether a revision may hold this call: its arguments are literals, and no secrets."""
+    try:
+        call: Any = ast.parse(rendered, mode="eval").body
+        for value in [*call.args, *(keyword.value for keyword in call.keywords)]:
+            ast.literal_eval(value)
+    except (AttributeError, SyntaxError, ValueError):
+        return False
+    names = [*inspect.signature(cls).parameters, *(str(keyword.arg) for keyword in call.keywords)]
+    return not any(map(SECRET.search, names))
 
 
 def review(
-    migration: MigrationContext, revision: object, directives: list[MigrationScript]
+    migration: MigrationContext, revision: object, directives: list[ops.MigrationScript]
 ) -> None:
     """Write no empty revision, add CHECKs without blocking writers, and warn of drops."""
     for script in directives:
+        for operations in filter(None, (script.upgrade_ops, script.downgrade_ops)):
+            write_out_checks(operations, migration.impl)
+            add_checks_online(operations, migration.dialect.identifier_preparer)
+        add_objects(script, migration)
         if script.upgrade_ops is None or script.upgrade_ops.is_empty():
             # `alembic check` needs the empty script; `alembic revision` has a message or option.
             command_line = migration.config.cmd_opts if migration.config else None
@@ -122,92 +174,65 @@ def review(
                 logger.warning("Models and database agree: no revision was written")
                 directives.clear()
             return
-        for operations in filter(None, (script.upgrade_ops, script.downgrade_ops)):
-            write_out_checks(operations, migration.impl)
-            add_checks_online(operations, migration.dialect.identifier_preparer)
         drops = [f"DROPS {name}" for name in find_drops(script.upgrade_ops)]
         for drop in drops:
             logger.warning("The new revision %s: is that intended?", drop)
         migration.opts["template_args"]["drops"] = drops
 
 
-def write_out_checks(operations: OpContainer, impl: DefaultImpl) -> None:
+def write_out_checks(operations: ops.OpContainer, impl: DefaultImpl) -> None:
     """Give new tables the CHECK constraints of enums and columns, which Alembic omits."""
 
     def plain(check: CheckConstraint) -> CheckConstraint:
         # Text, since a new constraint with an expression would add itself to the model.
         return CheckConstraint(impl.render_ddl_sql_expr(check.sqltext), name=check.name)
 
-    for table in [part for part in operations.ops if isinstance(part, CreateTableOp)]:
-        columns = [item for item in table.columns if isinstance(item, Column)]
-        table.columns = [
-            *(
-                plain(item) if is_enum_check(item) and is_named(item) else item
+    for table in operations.ops:
+        if isinstance(table, ops.CreateTableOp):
+            of_columns = [c for item in table.columns for c in getattr(item, "constraints", ())]
+            table.columns = [
+                plain(item) if is_enum_check(item) and isinstance(item.name, str) else item
                 for item in table.columns
-            ),
-            *(
-                plain(check)
-                for column in columns
-                for check in column.constraints
-                if isinstance(check, CheckConstraint)
-            ),
-        ]
+            ]
+            table.columns += [plain(c) for c in of_columns if isinstance(c, CheckConstraint)]
 
 
-def add_checks_online(operations: OpContainer, preparer: IdentifierPreparer) -> None:
+def add_checks_online(operations: ops.OpContainer, preparer: IdentifierPreparer) -> None:
     """Add CHECKs to an existing table as NOT VALID, and validate them while others write.
 
     The validation commits what precedes it. So these operations come first and can be
     repeated: an interrupted revision runs again from its beginning.
     """
     first = []
-    for table in [part for part in operations.ops if isinstance(part, ModifyTableOps)]:
-        checks = [part for part in table.ops if isinstance(part, CreateCheckConstraintOp)]
-        if not checks:
+    for table in operations.ops:
+        parts = getattr(table, "ops", [])
+        checks = [part for part in parts if isinstance(part, ops.CreateCheckConstraintOp)]
+        if not checks or not isinstance(table, ops.ModifyTableOps):
             continue
-        columns = [part for part in table.ops if isinstance(part, AddColumnOp)]
-        drops = [
-            part
-            for part in table.ops
-            if isinstance(part, DropConstraintOp) and part.constraint_type == "check"
-        ]
-        left_over = [DropConstraintOp.from_constraint(check.to_constraint()) for check in checks]
+        columns = [part for part in parts if isinstance(part, ops.AddColumnOp)]
+        drops = [part for part in parts if isinstance(part, ops.DropConstraintOp)]
+        drops = [drop for drop in drops if drop.constraint_type == "check"]
+        table.ops = [part for part in parts if part not in [*columns, *drops, *checks]]
+        new = [check.to_constraint() for check in checks]
+        drops += map(ops.DropConstraintOp.from_constraint, new)  # what an interruption left
         for column in columns:
             column.if_not_exists = True
-        for drop in [*drops, *left_over]:
+        for drop in drops:
             drop.if_exists = True
         for check in checks:
             check.kw["postgresql_not_valid"] = True
-        table.ops = [part for part in table.ops if part not in [*columns, *drops, *checks]]
-        validations = [validate(check.to_constraint(), preparer) for check in checks]
-        steps = [*columns, *drops, *left_over, *checks, *validations]
-        first.append(ModifyTableOps(table.table_name, steps, schema=table.schema))
+        validate = f"ALTER TABLE {preparer.format_table(new[0].table)} VALIDATE CONSTRAINT "
+        validations = [validate + str(preparer.format_constraint(check)) for check in new]
+        steps = [*columns, *drops, *checks, *map(AutocommitOp, validations)]
+        first.append(ops.ModifyTableOps(table.table_name, steps, schema=table.schema))
     operations.ops = [*first, *operations.ops]
-
-
-class AutocommitOp(ExecuteSQLOp):
-    """A statement outside the revision's transaction."""
-
-
-def validate(check: CheckConstraint, preparer: IdentifierPreparer) -> AutocommitOp:
-    table, name = preparer.format_table(check.table), preparer.format_constraint(check)
-    return AutocommitOp(f"ALTER TABLE {table} VALIDATE CONSTRAINT {name}")
-
-
-@renderers.dispatch_for(AutocommitOp)
-def render_autocommit(context: AutogenContext, operation: AutocommitOp) -> list[str]:
-    return [
-        "with op.get_context().autocommit_block():",
-        f"op.execute({operation.sqltext!r})",
-        "",  # ends the block
-    ]
 
 
 def find_drops(operation: object) -> Iterator[str]:
     """Yield the tables and columns that an operation removes, with their data."""
-    if isinstance(operation, DropTableOp):
-        yield f"the table {operation.table_name}"
-    elif isinstance(operation, DropColumnOp):
-        yield f"the column {operation.table_name}.{operation.column_name}"
+    if isinstance(operation, ops.DropTableOp | ops.DropColumnOp):
+        table = ".".join(filter(None, (operation.schema, operation.table_name)))
+        column = getattr(operation, "column_name", None)
+        yield f"the column {table}.{column}" if column else f"the table {table}"
     for part in getattr(operation, "ops", []):
         yield from find_drops(part)

@@ -37,8 +37,7 @@ def connect(config: Config) -> Iterator[Connection]:
     """Yield a new connection, or the caller's `config.attributes["connection"]`.
 
     That is a connection, whose transaction stays the caller's, or an object with `connect()`.
-    An operator's mistake is CommandError with one line. On the command line it ends the
-    process with that line, unless `--raiseerr` asks for the traceback.
+    An operator's mistake is one line: of CommandError, or the command line's last.
     """
     given = config.attributes.get("connection")
     if isinstance(given, Connection):
@@ -116,15 +115,11 @@ def migration_settings(config: Config) -> MigrationSettings:
 
 
 def limits(settings: MigrationSettings) -> str:
-    """Return the limits as options of the connection. SET would begin a transaction too early.
-
-    If this process is killed, the server notices within a second, cancels the statement and
-    releases its locks: that is client_connection_check_interval.
-    """
+    """Return the limits as options of the connection. SET would begin a transaction too early."""
     values = {
         "lock_timeout": milliseconds(settings.migration_lock_timeout_seconds),
         "statement_timeout": milliseconds(settings.migration_statement_timeout_seconds),
-        "client_connection_check_interval": "1s",
+        "client_connection_check_interval": "1s",  # ends the statement of a killed process
         "idle_session_timeout": "0",  # it would end the idle connection that holds the lock
     }
     if os.name == "nt":  # a server on Windows cannot check its clients
@@ -133,32 +128,26 @@ def limits(settings: MigrationSettings) -> str:
 
 
 TRY_LOCK = text("SELECT pg_try_advisory_lock(hashtextextended(:key, 0))")
-LOCK_HOLDER = text("""
-    SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted
-    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-    AND classid::bigint << 32 | objid::bigint = hashtextextended(:key, 0)
-""")
-TABLE_HOLDERS = text("""
-    SELECT DISTINCT relname, pid FROM pg_locks JOIN pg_class ON pg_class.oid = relation
-    WHERE granted AND relname = ANY(:words) AND pid <> pg_backend_pid()
-    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-""")
-PROCESS = text("""
-    SELECT format('process %s of %s%s%s', pid, usename, ' from ' || nullif(application_name, ''),
-        ', ' || state || ' since ' || coalesce(xact_start, backend_start))
-    FROM pg_stat_activity WHERE pid = :pid
-""")
+HOLDERS = """
+    SELECT DISTINCT format('process %s of %s%s%s', pid, usename,
+        ' from ' || nullif(application_name, ''),
+        ', ' || state || ' since ' || coalesce(xact_start, backend_start)), relname
+    FROM pg_locks JOIN pg_stat_activity USING (pid) LEFT JOIN pg_class ON pg_class.oid = relation
+    WHERE granted AND datname = current_database() AND
+"""
+LOCK_HOLDER = text(
+    HOLDERS + "classid::bigint << 32 | objid::bigint = hashtextextended(:key, 0)"
+    " AND locktype = 'advisory'"
+)
+TABLE_HOLDERS = text(HOLDERS + "relname = ANY(:words) AND pid <> pg_backend_pid()")
 
 
 @contextmanager
 def migration_lock(config: Config, migration: MigrationContext) -> Iterator[None]:
-    """Make other processes that migrate this database wait.
+    """Make other processes that migrate wait; CommandError if a lock is not free in time.
 
-    The lock belongs to a connection of its own in autocommit, and is polled. A blocking wait
-    would be a transaction, and CREATE INDEX CONCURRENTLY would wait for it in turn. Commands
-    that only read (`alembic current`), and a caller's own connection, take no lock.
-
-    Raises CommandError when the lock or a table's lock is not free in time.
+    It is polled on a connection of its own in autocommit. CREATE INDEX CONCURRENTLY would wait
+    for the transaction of a blocking wait. Reading, and a caller's connection, take no lock.
     """
     connection = migration.connection
     given, only_reads = "connection" in config.attributes, migration.opts.get("dont_mutate")
@@ -189,7 +178,7 @@ def acquire(lock: Connection, key: str, seconds: float) -> None:
     deadline = time.monotonic() + seconds
     logged = False
     while not lock.scalar(TRY_LOCK, {"key": key}):
-        holder = lock.scalar(PROCESS, {"pid": lock.scalar(LOCK_HOLDER, {"key": key})})
+        holder = lock.scalar(LOCK_HOLDER, {"key": key})
         if time.monotonic() > deadline:
             raise CommandError(f"Another migration still runs after {seconds:g} s: {holder}")
         if holder and not logged:
@@ -200,10 +189,8 @@ def acquire(lock: Connection, key: str, seconds: float) -> None:
 
 def describe_holders(lock: Connection, statement: str) -> str:
     """Return who holds the tables of a statement that did not get its lock in time."""
-    held = [
-        f"{table} is held by {lock.scalar(PROCESS, {'pid': pid})}"
-        for table, pid in lock.execute(TABLE_HOLDERS, {"words": re.findall(r"\w+", statement)})
-    ]
+    found = lock.execute(TABLE_HOLDERS, {"words": re.findall(r"\w+", statement)})
+    held = [f"{table} is held by {process}" for process, table in found]
     reason = "; ".join(held) or "its holder is gone by now"
     return f"A lock was not free in time: {reason}. Run the revision again"
 

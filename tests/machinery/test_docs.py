@@ -6,8 +6,12 @@ from hashlib import sha256
 from pathlib import PurePath
 
 import pytest
+from conftest import client_of, settings_for
 from fastapi import FastAPI
 from httpx import AsyncClient
+from sqlalchemy import URL
+
+from app.main import create_app
 
 TYPES = {
     ".css": {"text/css"},
@@ -73,3 +77,9 @@ async def test_no_other_page_is_served(client: AsyncClient) -> None:
 
 async def test_openapi_does_not_list_the_page(app: FastAPI) -> None:
     assert [path for path in app.openapi()["paths"] if "docs" in path] == []
+
+
+async def test_docs_can_be_switched_off(worker_url: URL) -> None:
+    client = client_of(create_app(settings_for(worker_url, api_docs=False)))
+    for path in ("/docs", "/openapi.json", "/docs/assets/swagger-ui.css"):
+        assert (await client.get(path)).status_code == 404

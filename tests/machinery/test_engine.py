@@ -40,6 +40,7 @@ from app.database import (
 from app.database.engine import CONNECT_TIMEOUT, GRACE, KEEPALIVE, connect_arguments
 from app.dependencies import ReadSession, Session
 from app.main import create_app, lifespan
+from app.models.item import Item
 
 BACKEND = select(func.pg_backend_pid())
 SLOW = select(func.pg_sleep(60))
@@ -142,6 +143,7 @@ def test_limit_is_rounded_up_to_milliseconds(worker_url: URL, seconds: float, va
         database_idle_in_transaction_timeout_seconds=seconds,
     )
     assert connect_arguments(settings)["server_settings"] == {
+        "lock_timeout": "5000ms",
         "statement_timeout": value,
         "idle_in_transaction_session_timeout": value,
     }
@@ -216,12 +218,11 @@ async def test_behind_a_pooler_the_client_ends_slow_statements(fresh_url: URL) -
 async def test_lifespan_closes_its_connections(fresh_url: URL) -> None:
     app = create_app(settings_for(fresh_url))
     async with lifespan(app), client_of(app) as client:
+        assert (await client.get("/items")).status_code == 200
         assert (await client.get("/health/ready")).status_code == 200
-        engine: AsyncEngine = app.state.database.sessions.kw["bind"]
-        assert isinstance(engine.pool, QueuePool)
-        assert engine.pool.checkedin() == 1
-    assert isinstance(engine.pool, QueuePool)
-    assert engine.pool.checkedin() == 0
+        binds = app.state.database.reader.bind, app.state.database.probe.bind
+        assert [bind.pool.checkedin() for bind in binds] == [1, 1]
+    assert [bind.pool.checkedin() for bind in binds] == [0, 0]
 
 
 # Lost connections
@@ -508,3 +509,49 @@ async def test_readers_that_live_long_hold_no_connection(
     assert len(await asyncio.gather(*streams)) == len(readers)
     assert pool.checkedout() == 0
     assert (await served_client.get("/health/ready")).status_code == 200
+
+
+# Writers that wait for each other
+
+
+async def test_writers_that_wait_for_a_row_are_503_and_the_service_stays_ready(
+    monkeypatch: pytest.MonkeyPatch, fresh_url: URL
+) -> None:
+    """More writers than the pool has connections, and one of another client that never ends."""
+    monkeypatch.setattr("app.database.engine.LOCK_TIMEOUT", 0.5)
+    app = create_app(settings_for(fresh_url))
+    with create_sync_engine(fresh_url, poolclass=NullPool).connect() as holder:
+        holder.execute(insert(Item).values(id=1, name="held").inline())
+        holder.commit()
+        holder.execute(text("UPDATE items SET description = 'held'"))
+        async with lifespan(app), client_of(app) as client:
+            patches = [client.patch("/items/1", json={"name": "new"}) for _ in range(60)]
+            writers = asyncio.gather(*patches)
+            while app.state.database.reader.bind.pool.checkedout() < 15:
+                await asyncio.sleep(0)  # noqa: ASYNC110 - the pool tells no one
+            assert (await client.get("/health/ready")).status_code == 200
+            assert {answer.status_code for answer in await writers} == {503}
+            assert (await client.get("/items")).status_code == 200
+
+
+async def test_connection_lost_in_commit_leaves_the_outcome_open(
+    served_app: FastAPI, served_client: AsyncClient, fresh_url: URL
+) -> None:
+    ask(fresh_url, TERMINATING)
+
+    @served_app.post("/lost")
+    async def lost(session: Session) -> None:
+        await session.execute(text("INSERT INTO pytest_terminating VALUES (1)"))
+
+    response = await served_client.post("/lost")
+    assert response.status_code == 503
+    assert "look whether the change was stored" in response.json()["detail"]
+
+
+TERMINATING = """
+    CREATE TABLE pytest_terminating (id int);
+    CREATE FUNCTION pytest_terminate() RETURNS trigger LANGUAGE plpgsql
+    AS $$ BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NULL; END $$;
+    CREATE CONSTRAINT TRIGGER pytest_terminate AFTER INSERT ON pytest_terminating
+    DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION pytest_terminate()
+"""

@@ -92,3 +92,9 @@ async def test_ready_at_the_newest_of_several_revisions_or_above(
     assert response.status_code == status
     state = {"first": None, "second": "current", "third": "newer"}[revision]
     assert response.json().get("schema_state") == state
+
+
+@pytest.mark.parametrize("path", ["/health/live", "/health/ready"])
+async def test_probe_may_be_a_head_request(client: AsyncClient, path: str) -> None:
+    response = await client.head(path)
+    assert (response.status_code, response.content) == (200, b"")

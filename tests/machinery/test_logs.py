@@ -227,7 +227,16 @@ STATEMENTS = {
     "an argument": "SELECT 1 + :value",
     "a literal": "SELECT CAST(CAST(:value AS text) AS integer)",
     "parameters": "SELECT CAST(:value AS text) / 1",
+    "an array": "SELECT CAST(CAST(:value AS text) AS int[])",
+    "a search": "SELECT to_tsquery(CAST(:value AS text) || '&|')",
+    "an exception of a function": "SELECT pg_temp.fail(CAST(:value AS text))",
 }
+
+
+FAIL = """
+    CREATE FUNCTION pg_temp.fail(value text) RETURNS int LANGUAGE plpgsql
+    AS $$ BEGIN RAISE 'it is %', value; END $$
+"""
 
 
 @pytest.mark.parametrize("statement", STATEMENTS.values(), ids=STATEMENTS.keys())
@@ -236,6 +245,7 @@ async def test_traceback_shows_no_value_of_a_row(
     connection: AsyncConnection, serve: Serve, statement: str, value: str
 ) -> None:
     read = serve()
+    await connection.execute(text(FAIL))
     with pytest.raises(DBAPIError) as error:
         await connection.execute(text(statement), {"value": value})
     logging.getLogger("uvicorn.error").error("It failed\n", exc_info=error.value)
@@ -260,6 +270,16 @@ def test_traceback_shows_no_input(serve: Serve, wrong: object) -> None:
     lines = read()
     assert [line["event"] for line in lines] == ["It failed"] * 2
     assert SECRET not in str(lines)
+
+
+async def test_traceback_names_a_missing_column(connection: AsyncConnection, serve: Serve) -> None:
+    """A message that holds no value helps."""
+    read = serve()
+    with pytest.raises(DBAPIError) as error:
+        await connection.execute(text("SELECT nope"))
+    logging.getLogger("uvicorn.error").error("It failed", exc_info=error.value)
+    (line,) = read()
+    assert 'UndefinedColumnError: column "nope" does not exist' in line["exception"]
 
 
 def test_terminal_gets_readable_text_without_variables() -> None:

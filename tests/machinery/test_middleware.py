@@ -244,6 +244,8 @@ async def test_by_default_any_host_and_no_other_site(client: AsyncClient) -> Non
         ("example.org", 400),
         ("api.example.com.evil.example", 400),
         ("evil.example", 400),
+        ("evil.example/x.example.org", 400),
+        ("evil.example?.example.org", 400),
         ("", 400),
         ("[::1]:8000", 400),
     ],

@@ -169,6 +169,7 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
         "migration_statement_timeout_seconds": 0,
         "allowed_hosts": ["*"],
         "cors_origins": [],
+        "api_docs": True,
         "max_body_size": 1_000_000,
         "shutdown_delay_seconds": 5,
     }
@@ -208,6 +209,16 @@ def test_name_that_would_never_match_is_refused(
     line = refused()
     assert line.startswith(f"{name}: '{value.split()[-1]}' should look like ")
     assert right in line
+
+
+def test_dump_shows_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", ASYNC.replace("@", ":hunter2@"))
+    settings = Settings()
+    assert settings.database_url.password == "hunter2"  # noqa: S105 - it is there
+    dumps = settings.model_dump(), settings.model_dump(mode="json"), settings.model_dump_json()
+    for dump in map(str, dumps):
+        assert "hunter2" not in dump
+        assert "asyncpg" in dump
 
 
 def test_repr_shows_no_password() -> None:

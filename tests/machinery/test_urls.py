@@ -265,6 +265,7 @@ def test_scheme_without_a_driver_gets_it(scheme: str) -> None:
         "postgresql://app:p/hunter2@db/app",
         "postgresql://app:p@hunter2/app@db",
         "postgresql://app:p/hunter2?x=@db/app",
+        "postgresql://app:p?sslmode=hunter2@db/app",
         "postgresql://app:hunter2%@db/app",
         "postgresql://u:hunter2@one:x,two/d",
         "postgresql://u:hunter2@one:1:2,two/d",

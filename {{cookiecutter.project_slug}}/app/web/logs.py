@@ -13,13 +13,13 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 # An error of the database: its kind, and a message that may quote a value.
 DATABASE_ERROR = re.compile(
-    r"((?:asyncpg|psycopg|sqlalchemy)\.[\w.]+(?:: (?:\([\w.]+\) )?<class '[\w.]+'>)?): "
+    r"((?:asyncpg|psycopg|sqlalchemy\.dialects)\.[\w.]+:|sqlalchemy\.exc\.\w+: \([\w.]+\)) "
     r"(.*?)(?=\n[ |]*\[SQL: |\n[ |]*\n[ |]*(?:The above|During handling of the above) |\Z)",
     re.DOTALL,
 )
-# Kinds of asyncpg whose first line names columns, tables and constraints only.
+# The kinds of asyncpg whose first line names columns, tables and constraints only.
 SAFE = re.compile(
-    r"(Undefined\w+|Ambiguous\w+|Duplicate\w+|\w+Violation|\w*Privilege|Interface)Error'?>?$"
+    r"asyncpg\.exceptions\.(Undefined|Ambiguous|Duplicate|Interface|\w+Violation|\w+Privilege)"
 )
 # A value that pydantic quotes, in the two forms of its errors.
 INPUTS = re.compile(r"('input': |input_value=).*")
@@ -101,6 +101,4 @@ def hide_values(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
 
 def hide_message(error: re.Match[str]) -> str:
     kind, message = error.groups()
-    if kind.startswith("sqlalchemy.") and "class" not in kind:
-        return error[0]  # SQLAlchemy's own
-    return f"{kind}: {message.splitlines()[0] if SAFE.search(kind) else '(hidden)'}"
+    return f"{kind} {message.splitlines()[0] if SAFE.match(kind) else '(hidden)'}"

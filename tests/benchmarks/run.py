@@ -16,12 +16,15 @@ import migrating
 import projects
 import speed
 import surviving
+import withstanding
 
 Benchmark = Callable[..., None]
 # Each gets an empty directory.
 ALONE: list[Benchmark] = [*budgets.BENCHMARKS, *projects.BENCHMARKS, *surviving.BENCHMARKS]
 # Each gets a project, and runs inside its `uv run dev`.
-INSIDE: list[Benchmark] = [*migrating.BENCHMARKS, *speed.BENCHMARKS, *living.BENCHMARKS]
+INSIDE: list[Benchmark] = [
+    *(*migrating.BENCHMARKS, *speed.BENCHMARKS, *living.BENCHMARKS, *withstanding.BENCHMARKS)
+]
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 """uvicorn's HTTP protocol, with the limits on a request's head that it lacks."""
 
+import sys
 from asyncio import BaseTransport, TimerHandle
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -13,15 +14,26 @@ TOO_LARGE = REFUSAL % b"431 Request Header Fields Too Large"
 TOO_SLOW = REFUSAL % b"408 Request Timeout"
 
 
-class Protocol(HttpToolsProtocol):
-    """Refuses a head that is too large or too slow, and a body after its response."""
+def last_file() -> int:
+    """Return the highest number of an open file."""
+    if sys.platform == "win32":
+        return sys.maxsize
+    import resource
 
-    unparsed = 0  # bytes since a head, or a part of a body that is waited for, was complete
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 1
+
+
+class Protocol(HttpToolsProtocol):
+    """Refuses a head that is too large or too slow, and a body that nobody reads."""
+
+    unparsed = 0  # bytes since a head, or a part of a body that is read, was complete
     timer: TimerHandle | None = None
 
     def connection_made(self, transport: BaseTransport) -> None:
         super().connection_made(transport)  # type: ignore[arg-type] # uvicorn narrows it
         self.timer = self.loop.call_later(HEAD_TIMEOUT, self.refuse, TOO_SLOW)
+        if transport.get_extra_info("socket").fileno() >= last_file():  # uvloop tells nothing
+            self.logger.error("Too many open files: further connections fail.")
 
     def data_received(self, data: bytes) -> None:
         self.unparsed += len(data)

@@ -1,0 +1,173 @@
+"""Attacks on a generated project by raw connections, served by its own commands."""
+
+import shutil
+import time
+from collections.abc import Iterator
+
+import psutil
+import pytest
+import readmes
+from attacks import (
+    FLOODS,
+    POST,
+    answer_of,
+    answers,
+    attack,
+    connect,
+    flood,
+    idle_connections,
+    post,
+    received,
+)
+from conftest import Project, short_directory
+from servers import free_port
+from serving import Server, serve, wait_until
+
+pytestmark = pytest.mark.slow
+
+COMMAND = ("python", "-m", "app", "--port=PORT")  # of docs/deploy.md and of the Dockerfile
+SIZE = 20_000_000
+
+
+@pytest.fixture(scope="module")
+def server(installed: Project) -> Iterator[Server]:
+    """The application without a database, served by the command for production."""
+    with serve(installed.path, command=COMMAND) as server:
+        yield server
+
+
+def test_image_runs_the_same_command(baked: Project) -> None:
+    dockerfile = (baked.path / "Dockerfile").read_text()
+    assert '"python", "-m", "app", "--host", "0.0.0.0"' in dockerfile
+
+
+@pytest.mark.parametrize("kind", FLOODS)
+def test_flood_is_refused_and_others_are_served(server: Server, kind: str) -> None:
+    report = attack(server, 2, lambda: flood(server, kind, SIZE))
+    assert report.refused == report.tried, report
+    assert not report.failed, report
+    assert report.grown < 20, report
+
+
+def test_request_with_large_headers_passes(server: Server) -> None:
+    head = b"GET /health/live HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n"
+    answer = answer_of(server, head + b"name: " + b"x" * 40_000 + b"\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    pipelined = head.replace(b"connection: close\r\n", b"") + b"\r\n"
+    answer = answer_of(server, pipelined * 500 + head + b"\r\n")
+    assert answer.count(b"HTTP/1.1 200 ") == 501
+
+
+def test_request_that_does_not_come_ends(server: Server) -> None:
+    """Each of these connections sends no more after its first bytes."""
+    part = POST + b"content-length: 100\r\n\r\n{"
+    expected = {b"": b"408", b"GET / HTTP/1.1\r\nhost: lo": b"408", part: b"408"}
+    sockets = {}
+    for sent in expected:
+        sockets[sent] = connect(server)
+        sockets[sent].sendall(sent)
+    for sent, connection in sockets.items():
+        with connection:
+            answer = received(connection)
+        assert answer.startswith(b"HTTP/1.1 408 "), sent
+        assert b"connection: close" in answer.lower()
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("protocol", [b"h2c", b"websocket"])
+def test_offer_of_another_protocol_loses_no_body(
+    server: Server, method: str, protocol: bytes
+) -> None:
+    offer = b"connection: close, upgrade\r\nupgrade: " + protocol
+    answer = answer_of(server, post("pen", offer).replace(b"POST", method.encode(), 1))
+    assert answer.startswith(b"HTTP/1.1 400 ")
+
+
+def test_offer_of_another_protocol_without_a_body_is_ignored(server: Server) -> None:
+    offer = b"connection: upgrade\r\nupgrade: h2c\r\nhost: localhost\r\n\r\n"
+    with connect(server) as connection:
+        connection.sendall(b"GET /health/live HTTP/1.1\r\n" + offer)
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+
+
+def test_unfinished_body_does_not_delay_the_end(installed: Project) -> None:
+    part = POST + b"content-length: 100\r\n\r\n{"
+    with serve(installed.path, command=COMMAND) as server, idle_connections(server, 5, part):
+        start = time.monotonic()
+        server.stop()
+        assert time.monotonic() - start < 6
+
+
+def test_connections_over_the_limit_are_503(installed: Project) -> None:
+    command = (*COMMAND, "--limit-concurrency=20")
+    with serve(installed.path, command=command) as server:
+        assert answers(server)
+        with idle_connections(server, 20):
+            answer = answer_of(server, b"GET /health/live HTTP/1.1\r\nhost: localhost\r\n\r\n")
+            assert answer.startswith(b"HTTP/1.1 503 ")
+        wait_until(lambda: answers(server), 10)
+
+
+FEW_FILES = """
+import resource, runpy, sys
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+sys.argv = ["app", "--port=PORT"]
+runpy.run_module("app", run_name="__main__")
+"""
+
+
+def test_lack_of_file_descriptors_is_logged(installed: Project) -> None:
+    with serve(installed.path, command=("python", "-c", FEW_FILES)) as server:
+        with idle_connections(server, 80):
+            wait_until(lambda: "Too many open files" in server.log.read_text(), 10)
+        wait_until(lambda: answers(server), 20)
+    assert "Traceback" not in server.log.read_text()
+
+
+@pytest.fixture(scope="module")
+def proxy(server: Server) -> Iterator[Server]:
+    """nginx with the configuration of docs/deploy.md in front of `server`."""
+    if not (nginx := shutil.which("nginx", path="/usr/sbin:/usr/bin")):
+        pytest.skip("needs Debian's package nginx")
+    port, directory = free_port(), short_directory()
+    (text,) = readmes.fenced(readmes.read(readmes.DEPLOY), "nginx")
+    text = text.replace("listen 80;", f"listen 127.0.0.1:{port};").replace(
+        "127.0.0.1:8000", f"127.0.0.1:{server.port}"
+    )
+    places = "".join(
+        f"{name}_temp_path {directory}/{name};"
+        for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    http = f"access_log off; {places}\n{text}"
+    config = directory / "nginx.conf"
+    config.write_text(f"pid {directory}/pid; events {{}} http {{ {http} }}")
+    log = directory / "log"
+    with log.open("wb") as output:
+        command = [nginx, "-e", "stderr", "-g", "daemon off;", "-c", str(config)]
+        process = psutil.Popen(command, stderr=output)
+    front = Server(f"http://127.0.0.1:{port}", process, log)
+    try:
+        wait_until(lambda: answers(front), 10, log.read_text)
+        yield front
+    finally:
+        front.stop()
+
+
+def test_nginx_passes_requests(proxy: Server, server: Server) -> None:
+    request = b"GET /health/live HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n"
+    answer = answer_of(proxy, request + b"x-request-id: through-nginx\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b"x-request-id: through-nginx" in answer
+
+
+def test_nginx_limits_headers_bodies_and_rate(proxy: Server) -> None:
+    large = answer_of(proxy, b"GET / HTTP/1.1\r\nhost: a\r\nb: " + b"x" * 9000 + b"\r\n\r\n")
+    assert large.startswith(b"HTTP/1.1 400 ")
+    url = answer_of(proxy, b"GET /" + b"x" * 9000 + b" HTTP/1.1\r\nhost: localhost\r\n\r\n")
+    assert url.startswith(b"HTTP/1.1 414 ")
+    body = answer_of(proxy, POST + b"content-length: 3000000\r\n\r\n")
+    assert body.startswith(b"HTTP/1.1 413 ")
+    request = b"GET /health/live HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
+    statuses = {answer_of(proxy, request)[9:12] for _ in range(100)}
+    assert statuses == {b"200", b"429"}

@@ -16,12 +16,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.script.revision import MultipleHeads, ResolutionError
 from alembic.util import CommandError
-from psycopg.errors import (
-    InsufficientPrivilege,
-    InvalidSchemaName,
-    LockNotAvailable,
-    QueryCanceled,
-)
+from psycopg import errors
 from sqlalchemy import Connection, Engine, NullPool, create_engine, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
@@ -71,12 +66,12 @@ def explain(error: CommandError | ConfigurationError | DBAPIError, config: Confi
             )
         return str(error)
     reason = str(error.orig).strip().splitlines()[0]
-    if isinstance(error.orig, InsufficientPrivilege | InvalidSchemaName):
+    if isinstance(error.orig, errors.InsufficientPrivilege | errors.InvalidSchemaName):
         return (
             f"{reason}: DATABASE_URL_SYNC must name the role that owns the schema, and "
             "statements for a superuser go into roles.sql"
         )
-    if isinstance(error.orig, QueryCanceled) and "statement timeout" in reason:
+    if isinstance(error.orig, errors.QueryCanceled) and "statement timeout" in reason:
         return f"{reason}: raise MIGRATION_STATEMENT_TIMEOUT_SECONDS for this revision"
     if error.connection_invalidated:
         return f"The connection was lost: {reason}. Run the revision again"
@@ -102,10 +97,11 @@ def create_migration_engine(config: Config) -> Engine:
     settings = migration_settings(config)
     url = settings.database_url_sync
     # `alembic current --verbose` prints the URL. It masks the password but not this parameter.
-    secret = {name: url.query[name] for name in ("sslpassword",) if name in url.query}
+    secret = url.query.get("sslpassword")
+    options = f"{limits(settings)} {url.query.get('options', '')}"
     return create_engine(
         url.difference_update_query(["options", "sslpassword"]),
-        connect_args={"options": f"{limits(settings)} {url.query.get('options', '')}", **secret},
+        connect_args={"options": options, "sslpassword": secret},
         poolclass=NullPool,
     )
 
@@ -128,18 +124,16 @@ def limits(settings: MigrationSettings) -> str:
 
 
 TRY_LOCK = text("SELECT pg_try_advisory_lock(hashtextextended(:key, 0))")
-HOLDERS = """
-    SELECT DISTINCT format('process %s of %s%s%s', pid, usename,
-        ' from ' || nullif(application_name, ''),
-        ', ' || state || ' since ' || coalesce(xact_start, backend_start)), relname
+HOLDERS = text("""
+    SELECT string_agg(DISTINCT concat(relname || ' is held by ',
+        format('process %s of %s', pid, usename), ' from ' || nullif(application_name, ''),
+        ', ' || state || ' since ' || coalesce(xact_start, backend_start)), '; ')
     FROM pg_locks JOIN pg_stat_activity USING (pid) LEFT JOIN pg_class ON pg_class.oid = relation
-    WHERE granted AND datname = current_database() AND
-"""
-LOCK_HOLDER = text(
-    HOLDERS + "classid::bigint << 32 | objid::bigint = hashtextextended(:key, 0)"
-    " AND locktype = 'advisory'"
-)
-TABLE_HOLDERS = text(HOLDERS + "relname = ANY(:words) AND pid <> pg_backend_pid()")
+    WHERE granted AND datname = current_database() AND pid <> pg_backend_pid() AND (
+        relname = ANY(:words) OR locktype = 'advisory'
+        AND classid::bigint << 32 | objid::bigint = hashtextextended(:key, 0)
+    )
+""")
 
 
 @contextmanager
@@ -155,13 +149,12 @@ def migration_lock(config: Config, migration: MigrationContext) -> Iterator[None
         yield
         return
     key = f"alembic {migration.version_table_schema or ''}.{migration.version_table}"
-    with connection.engine.connect() as new:
-        lock = new.execution_options(isolation_level="AUTOCOMMIT")
+    with connection.engine.execution_options(isolation_level="AUTOCOMMIT").connect() as lock:
         acquire(lock, key, migration_settings(config).migration_wait_seconds)
         try:
             yield
         except OperationalError as error:
-            if not isinstance(error.orig, LockNotAvailable):
+            if not isinstance(error.orig, errors.LockNotAvailable):
                 raise
             raise CommandError(describe_holders(lock, error.statement or "")) from error
         try:
@@ -178,7 +171,7 @@ def acquire(lock: Connection, key: str, seconds: float) -> None:
     deadline = time.monotonic() + seconds
     logged = False
     while not lock.scalar(TRY_LOCK, {"key": key}):
-        holder = lock.scalar(LOCK_HOLDER, {"key": key})
+        holder = lock.scalar(HOLDERS, {"key": key, "words": []})
         if time.monotonic() > deadline:
             raise CommandError(f"Another migration still runs after {seconds:g} s: {holder}")
         if holder and not logged:
@@ -189,9 +182,8 @@ def acquire(lock: Connection, key: str, seconds: float) -> None:
 
 def describe_holders(lock: Connection, statement: str) -> str:
     """Return who holds the tables of a statement that did not get its lock in time."""
-    found = lock.execute(TABLE_HOLDERS, {"words": re.findall(r"\w+", statement)})
-    held = [f"{table} is held by {process}" for process, table in found]
-    reason = "; ".join(held) or "its holder is gone by now"
+    values = {"key": None, "words": re.findall(r"\w+", statement)}
+    reason = lock.scalar(HOLDERS, values) or "its holder is gone by now"
     return f"A lock was not free in time: {reason}. Run the revision again"
 
 

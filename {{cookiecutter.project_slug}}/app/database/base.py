@@ -1,8 +1,8 @@
 """The base class of the models: column types, constraint names, enums."""
 
-import enum
 import re
 from datetime import datetime
+from enum import Enum
 from hashlib import sha256
 from typing import Any
 
@@ -31,7 +31,7 @@ def digest(value: object) -> str:
     return f"_{sha256(repr(value).encode()).hexdigest()[:8]}"
 
 
-def enum_values(members: type[enum.Enum]) -> list[str]:
+def values_of(members: type[Enum]) -> list[str]:
     """Return what the database stores for each member: its value, not its name."""
     values = [member.value for member in members]
     if not all(isinstance(value, str) and re.fullmatch(r"[^:%'\\]*", value) for value in values):
@@ -58,12 +58,8 @@ class Base(DeclarativeBase):
     type_annotation_map = {
         datetime: sa.DateTime(timezone=True),
         int: sa.BigInteger,
-        enum.Enum: sa.Enum(
-            enum.Enum,
-            native_enum=False,
-            create_constraint=True,
-            length=None,
-            values_callable=enum_values,
+        Enum: sa.Enum(
+            Enum, native_enum=False, create_constraint=True, length=None, values_callable=values_of
         ),
         str: sa.Text,
     }

@@ -61,9 +61,8 @@ def objects_of(metadata: MetaData) -> list[Sequence | Enum]:
     """Return the sequences and native enums that the models need, in order of name."""
     found: list[object] = [*metadata._sequences.values()]
     for column in (column for table in metadata.tables.values() for column in table.columns):
-        default = getattr(column.server_default, "arg", None)
-        found += [column.type, getattr(column.type, "item_type", None)]  # of an array
-        found += [getattr(default, "sequence", None)]
+        kind, default = column.type, getattr(column.server_default, "arg", None)
+        found += [kind, getattr(kind, "item_type", None), getattr(default, "sequence", None)]
     objects = {
         (item.schema or "", str(item.name)): item
         for item in found

@@ -102,7 +102,7 @@ def default_text(default: object, context: AutogenContext) -> str:
     """Return a default without the casts that only the database shows. Others are no text."""
     if not isinstance(default, DefaultClause):
         return ""
-    element = literal(default.arg) if isinstance(default.arg, str) else default.arg
+    element = literal(default.arg, String()) if isinstance(default.arg, str) else default.arg
     shown = context.migration_context.impl.render_ddl_sql_expr(element)
     string = r"^('(?:[^']|'')*')::\w+(?: varying| precision| \w+ time zone)?$"
     return re.sub(string, r"\1", shown).replace("::regclass", "")

@@ -8,18 +8,18 @@ from measure import TEMPLATE, generate
 # The lines as their owner sees them, blank lines included. An indented part is counted in the
 # part above it too. Patterns are relative to the generated project.
 PARTS = {
-    "app": (1900, ["app/**/*.py"]),
+    "app": (2050, ["app/**/*.py"]),
     "  app/database": (950, ["app/database/*.py"]),
     "  app/web": (560, ["app/web/*.py"]),
     "  the owner's rooms": (390, ["app/*.py", "app/models/*.py", "app/items/*.py"]),
     "dev": (230, ["dev/*.py"]),
-    "tests": (1050, ["tests/**/*.py"]),
+    "tests": (1150, ["tests/**/*.py"]),
     "README.md": (150, ["README.md"]),
-    "docs": (400, ["docs/**/*.md"]),
+    "docs": (650, ["docs/**/*.md"]),
     "AGENTS.md": (60, ["AGENTS.md"]),
 }
 # Parts that exceed their budget for the sake of promises. They may not grow beyond these lines.
-ACCEPTED = {"app": 2095, "app/database": 1162, "app/web": 588}
+ACCEPTED = {"app": 2201, "app/database": 1234, "app/web": 593}
 TEMPLATE_PARTS = {
     "hooks of the template": (380, ["hooks/*.py"]),
     "README of the template": (150, ["README.md"]),

@@ -196,7 +196,7 @@ STEPS: dict[str, list[dict[str, Any]]] = {
         {"status": Mapped[More.Status], "last": Mapped[More.Status | None]},
     ],
     "default": [
-        {"status": (Mapped[Few.Status], "new")},
+        {"status": (Mapped[Few.Status], Few.Status.NEW)},
         {"status": (Mapped[More.Status], "paid")},
     ],
 }

@@ -2,22 +2,22 @@
 
 import argparse
 import atexit
+import ctypes
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
-from dev.processes import SIGNALS, die_with_parent, run
-
 ROOT = Path(__file__).resolve().parents[1]
+SIGNALS = [signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)]
 
 
 def main() -> None:
     for number in SIGNALS:
         signal.signal(number, lambda number, frame: sys.exit(128 + number))
     die_with_parent()
-    project = find_project()
-    if project != ROOT:
+    if (project := find_project()) != ROOT:
         os.environ["PYTHONPATH"] = f"{project}{os.pathsep}{os.environ.get('PYTHONPATH', project)}"
         sys.exit(run([sys.executable, "-P", "-m", "dev", *sys.argv[1:]]))
     try:
@@ -49,10 +49,7 @@ def find_project() -> Path:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="dev",
-        description="Migrate and serve the application, or run COMMAND, on embedded PostgreSQL.",
-    )
+    parser = argparse.ArgumentParser(prog="dev", description=__doc__)
     parser.add_argument("--port", type=int, default=8000, help="default: 8000")
     parser.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND ...")
     arguments = parser.parse_args()
@@ -69,3 +66,24 @@ def serve(port: int) -> int:
     reload = ["--reload", f"--reload-dir={ROOT / 'app'}", f"--app-dir={ROOT}"]
     limits = ["--http=app.web.server:Protocol", "--timeout-graceful-shutdown=0"]  # open streams
     return run([*uvicorn, *reload, *limits])
+
+
+def run(command: list[str]) -> int:
+    """Run `command` to its end, or until a signal terminates it. Returns its exit status."""
+    prepare = None if sys.platform == "win32" else die_with_parent
+    try:
+        process = subprocess.Popen(command, preexec_fn=prepare)  # noqa: S603 - the user's own
+    except OSError as error:
+        print(f"dev: cannot run {command[0]}: {error.strerror}", file=sys.stderr)
+        return 127
+    for number in SIGNALS:
+        signal.signal(number, lambda number, frame: process.terminate())
+    if sys.stdin.isatty():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to the command too
+    return status if (status := process.wait()) >= 0 else 128 - status
+
+
+def die_with_parent() -> None:
+    """On Linux, terminate this process when its parent is killed, which frees the port."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG

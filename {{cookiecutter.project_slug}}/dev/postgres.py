@@ -5,6 +5,7 @@ import logging.handlers
 import os
 import re
 import shutil
+import signal
 import sys
 import tempfile
 import warnings
@@ -18,8 +19,7 @@ from platformdirs import user_data_path, user_runtime_path
 from psutil import process_iter
 from sqlalchemy import URL
 
-from dev import ROOT
-from dev.processes import hold_signals
+from dev import ROOT, SIGNALS
 
 with warnings.catch_warnings(action="ignore"):  # XDG_RUNTIME_DIR is not set in containers
     # If this directory is missing, the wheel locks a file in /tmp that all users share.
@@ -51,6 +51,19 @@ def postgres(directory: Path) -> Iterator[PostgresServer]:
             if server and lock.acquire_write_lock(blocking=False):
                 server.stop()
                 lock.release_write_lock()
+
+
+@contextmanager
+def hold_signals() -> Iterator[None]:
+    """Delay signals to this process, and to children started meanwhile, until the block ends."""
+    if sys.platform == "win32":
+        yield
+    else:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def start(data: Path) -> PostgresServer:
@@ -116,14 +129,11 @@ def data_directory() -> Path:
     for path in (ROOT / ".postgres", user_data_path() / name, Path(tempfile.gettempdir()) / name):
         # A shell would split the path at a space. A socket's address has 103 bytes at most.
         if re.fullmatch(r"[\w./:\\-]{1,80}", str(path), re.ASCII):
-            check_owner(path)
-            return path
-    sys.exit(f"dev: PostgreSQL cannot start from a path like {path}; set TMPDIR, say to /tmp")
-
-
-def check_owner(path: Path) -> None:
-    """Exit with one line if this user cannot keep a database in `path`."""
+            break
+    else:
+        sys.exit(f"dev: PostgreSQL cannot start from a path like {path}; set TMPDIR, say to /tmp")
     place = next(place for place in (path, *path.parents) if os.path.exists(place))
     foreign = place == path and os.name == "posix" and path.stat().st_uid != os.geteuid()
     if foreign or not os.access(place, os.W_OK):
         sys.exit(f"dev: {place} is another user's or read-only: run dev as its owner, or chown it")
+    return path

@@ -11,26 +11,24 @@ from typing import Any, Literal
 
 from alembic.autogenerate.api import AutogenContext
 from alembic.autogenerate.render import _repr_type
-from alembic.ddl.impl import DefaultImpl
 from alembic.operations import ops
 from alembic.runtime.migration import MigrationContext
 from alembic.runtime.plugins import Plugin
 from alembic.util import PriorityDispatchResult
-from sqlalchemy import Connection, DefaultClause, Enum, MetaData, String, text
+from sqlalchemy import Connection, DefaultClause, Enum, MetaData, String, literal, text
+from sqlalchemy.dialects.postgresql import ENUM
 from sqlalchemy.schema import CheckConstraint
-from sqlalchemy.sql.compiler import IdentifierPreparer
 from sqlalchemy.types import TypeDecorator
 from sqlalchemy.util import generic_repr
 
-from .base import is_enum_check
 from .objects import AutocommitOp, add_objects
 
 logger = logging.getLogger(__name__)
 
 CHECKS_BY_NAME = "alembic.ext.checkconstraint_byname"  # `Base` names all of them
-# With NULL for the default schema, as Alembic names it.
+# Without the name of the default schema, as in `metadata.tables`.
 OWN_TABLES = text("""
-    SELECT nullif(nspname, current_schema()), relname
+    SELECT concat_ws('.', nullif(nspname, current_schema()), relname)
     FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
     WHERE relkind IN ('r', 'p') AND NOT relispartition AND NOT EXISTS (
         SELECT FROM pg_depend
@@ -49,32 +47,30 @@ def autogenerate_options(
     schemas = {None, *(table.schema for table in metadata.tables.values())}
 
     @cache
-    def own_tables() -> set[tuple[str | None, str]]:
+    def own_tables() -> set[str]:
         # Asked on first use: a query before configure() would begin a transaction.
-        return {(schema, name) for schema, name in connection.execute(OWN_TABLES)}
+        return set(connection.scalars(OWN_TABLES))
 
     def is_ignored(name: str) -> bool:
         return any(fnmatchcase(name, pattern) for pattern in ignored)
 
-    def include_name(name: Any, kind: str, parents: Mapping[str, str | None]) -> bool:
-        """Leave out the tables of extensions and other schemas, and partitions."""
+    def include_name(name: Any, kind: str, parents: Mapping[str, Any]) -> bool:
+        """Leave out what others own, and names that PostgreSQL gave to a model's CHECKs."""
+        table = parents.get("schema_qualified_table_name", "")
         if kind == "table":
-            return (parents["schema_name"], name) in own_tables() and not is_ignored(name)
+            return table in own_tables() and not is_ignored(name)
+        if kind == "check_constraint":
+            rules = metadata.tables[table].constraints
+            names = {rule.name for rule in rules if isinstance(rule, CheckConstraint)}
+            return name in names or all(isinstance(rule, str) for rule in names)
         return kind != "schema" or name in schemas
-
-    def include_object(item: Any, name: Any, kind: str, reflected: bool, other: object) -> bool:
-        """Leave out a CHECK that PostgreSQL may have named for a model's CHECK without a name."""
-        if reflected and other is None and isinstance(item, CheckConstraint):
-            rules = metadata.tables[item.table.key].constraints
-            return all(isinstance(c.name, str) for c in rules if isinstance(c, CheckConstraint))
-        return kind != "table" or not is_ignored(name)
 
     return {
         "autogenerate_plugins": ["alembic.autogenerate.*", CHECKS_BY_NAME, __name__],
         "compare_type": compare_type,
         "compare_server_default": True,
         "include_name": include_name,
-        "include_object": include_object,
+        "include_object": lambda item, name, kind, *_: kind != "table" or not is_ignored(name),
         "include_schemas": len(schemas) > 1,
         "process_revision_directives": review,
         "render_item": render_type,
@@ -94,23 +90,20 @@ def compare_default(
     context: AutogenContext, operation: ops.AlterColumnOp, *names: Any
 ) -> PriorityDispatchResult:
     """Compare defaults as text first: Alembic evaluates them, which uses up a sequence."""
-    found, wanted = (column.server_default for column in names[-2:])
-    if not isinstance(found, DefaultClause) or not isinstance(wanted, DefaultClause):
+    found, wanted = (default_text(column.server_default, context) for column in names[-2:])
+    if not found or not wanted or (found != wanted and "nextval(" not in found + wanted):
         return PriorityDispatchResult.CONTINUE
-    texts = {default_text(default.arg, context) for default in (found, wanted)}
-    if len(texts) > 1:
-        if "nextval(" not in "".join(texts):
-            return PriorityDispatchResult.CONTINUE
-        operation.modify_server_default = wanted
+    if found != wanted:
+        operation.modify_server_default = names[-1].server_default
     return PriorityDispatchResult.STOP
 
 
-def default_text(default: Any, context: AutogenContext) -> str:
-    """Return a default without the casts that only the database shows."""
-    if isinstance(default, str):
-        return "'{}'".format(default.replace("'", "''"))
-    values = {"literal_binds": True}
-    shown = str(default.compile(dialect=context.dialect, compile_kwargs=values))
+def default_text(default: object, context: AutogenContext) -> str:
+    """Return a default without the casts that only the database shows. Others are no text."""
+    if not isinstance(default, DefaultClause):
+        return ""
+    element = literal(default.arg, String()) if isinstance(default.arg, str) else default.arg
+    shown = context.migration_context.impl.render_ddl_sql_expr(element)
     string = r"^('(?:[^']|'')*')::\w+(?: varying| precision| \w+ time zone)?$"
     return re.sub(string, r"\1", shown).replace("::regclass", "")
 
@@ -123,27 +116,23 @@ def render_type(kind: str, item: object, context: AutogenContext) -> str | Liter
     if isinstance(item, Enum) and item.native_enum:
         # Its type is an operation of its own. `sa.Enum` would create it with each table.
         context.imports.add("from sqlalchemy.dialects import postgresql")
-        values = ", ".join(map(repr, item.enums))
-        schema = f"schema={item.schema!r}, " if item.schema else ""
-        return f"postgresql.ENUM({values}, name={item.name!r}, {schema}create_type=False)"
+        new = ENUM(*item.enums, name=item.name, schema=item.schema, create_type=False)
+        return f"postgresql.{new!r}"
     if isinstance(item, Enum) and item.create_constraint and item.name:
         # Its CHECK is an operation of its own. `sa.Enum` would add it without NOT VALID.
         return f"sa.String({item.length})" if item.length else "sa.Text()"
-    module = type(item).__module__
-    if kind != "type" or module.startswith("sqlalchemy."):
+    cls = type(item)
+    if kind != "type" or cls.__module__.startswith("sqlalchemy."):
         return False
-    cls, rendered = type(item), repr(item)
+    call = repr(item)
     if cls.__repr__ is TypeDecorator.__repr__ and cls.__init__ is not TypeDecorator.__init__:
-        rendered = generic_repr(item)  # with its own arguments, not those of `impl`
-    if not is_safe(cls, rendered):
+        call = generic_repr(item)  # with its own arguments, not those of `impl`
+    if not is_safe(cls, call):
         if isinstance(item, TypeDecorator):
-            return _repr_type(item.impl_instance, context)
-        rendered = f"{cls.__name__}()"
-    context.imports.add(f"import {module}")
-    return f"{module}.{rendered}"
-
-
-SECRET = re.compile("key|secret|password|token", re.IGNORECASE)
+            return _repr_type(item.impl_instance, context)  # Alembic has no public function
+        call = f"{cls.__name__}()"
+    context.imports.add(f"import {cls.__module__}")
+    return f"{cls.__module__}.{call}"
 
 
 def is_safe(cls: type, rendered: str) -> bool:
@@ -155,75 +144,74 @@ def is_safe(cls: type, rendered: str) -> bool:
     except (AttributeError, SyntaxError, ValueError):
         return False
     names = [*inspect.signature(cls).parameters, *(str(keyword.arg) for keyword in call.keywords)]
-    return not any(map(SECRET.search, names))
+    return not re.search("key|secret|password|token", " ".join(names), re.IGNORECASE)
 
 
 def review(
     migration: MigrationContext, revision: object, directives: list[ops.MigrationScript]
 ) -> None:
     """Write no empty revision, add CHECKs without blocking writers, and warn of drops."""
-    for script in directives:
-        for operations in filter(None, (script.upgrade_ops, script.downgrade_ops)):
-            write_out_checks(operations, migration.impl)
-            add_checks_online(operations, migration.dialect.identifier_preparer)
-        add_objects(script, migration)
-        if script.upgrade_ops is None or script.upgrade_ops.is_empty():
-            # `alembic check` needs the empty script; `alembic revision` has a message or option.
-            command_line = migration.config.cmd_opts if migration.config else None
-            if getattr(command_line, "autogenerate", script.message is not None):
-                logger.warning("Models and database agree: no revision was written")
-                directives.clear()
-            return
-        drops = [f"DROPS {name}" for name in find_drops(script.upgrade_ops)]
-        for drop in drops:
-            logger.warning("The new revision %s: is that intended?", drop)
-        migration.opts["template_args"]["drops"] = drops
+    script = directives[0]
+    up, down = script.upgrade_ops_list[0], script.downgrade_ops_list[0]
+    for operations in (up, down):
+        write_out_checks(operations, migration)
+        add_checks_online(operations, migration)
+    add_objects(up, down, migration)
+    if up.is_empty():
+        # `alembic check` needs the empty script; `alembic revision` has a message or option.
+        command_line = migration.config.cmd_opts if migration.config else None
+        if getattr(command_line, "autogenerate", script.message is not None):
+            logger.warning("Models and database agree: no revision was written")
+            directives.clear()
+        return
+    drops = [f"DROPS {name}" for name in find_drops(up)]
+    for drop in drops:
+        logger.warning("The new revision %s: is that intended?", drop)
+    migration.opts["template_args"]["drops"] = drops
 
 
-def write_out_checks(operations: ops.OpContainer, impl: DefaultImpl) -> None:
+def write_out_checks(operations: ops.OpContainer, migration: MigrationContext) -> None:
     """Give new tables the CHECK constraints of enums and columns, which Alembic omits."""
-
-    def plain(check: CheckConstraint) -> CheckConstraint:
-        # Text, since a new constraint with an expression would add itself to the model.
-        return CheckConstraint(impl.render_ddl_sql_expr(check.sqltext), name=check.name)
-
     for table in operations.ops:
         if isinstance(table, ops.CreateTableOp):
             of_columns = [c for item in table.columns for c in getattr(item, "constraints", ())]
             table.columns = [
-                plain(item) if is_enum_check(item) and isinstance(item.name, str) else item
-                for item in table.columns
+                # Text, since a new constraint with an expression would add itself to the model.
+                CheckConstraint(migration.impl.render_ddl_sql_expr(item.sqltext), name=item.name)
+                if isinstance(item, CheckConstraint) and isinstance(item.name, str)
+                else item
+                for item in [*table.columns, *of_columns]
             ]
-            table.columns += [plain(c) for c in of_columns if isinstance(c, CheckConstraint)]
 
 
-def add_checks_online(operations: ops.OpContainer, preparer: IdentifierPreparer) -> None:
+def add_checks_online(operations: ops.OpContainer, migration: MigrationContext) -> None:
     """Add CHECKs to an existing table as NOT VALID, and validate them while others write.
 
     The validation commits what precedes it. So these operations come first and can be
     repeated: an interrupted revision runs again from its beginning.
     """
-    first = []
+    preparer, first = migration.dialect.identifier_preparer, []
     for table in operations.ops:
-        parts = getattr(table, "ops", [])
-        checks = [part for part in parts if isinstance(part, ops.CreateCheckConstraintOp)]
-        if not checks or not isinstance(table, ops.ModifyTableOps):
-            continue
+        parts: list[Any] = getattr(table, "ops", [])
         columns = [part for part in parts if isinstance(part, ops.AddColumnOp)]
+        checks = [part for part in parts if isinstance(part, ops.CreateCheckConstraintOp)]
         drops = [part for part in parts if isinstance(part, ops.DropConstraintOp)]
         drops = [drop for drop in drops if drop.constraint_type == "check"]
+        if not checks or not isinstance(table, ops.ModifyTableOps):
+            continue
         table.ops = [part for part in parts if part not in [*columns, *drops, *checks]]
-        new = [check.to_constraint() for check in checks]
-        drops += map(ops.DropConstraintOp.from_constraint, new)  # what an interruption left
+        drops += [check.reverse() for check in checks]  # what an interruption left
         for column in columns:
             column.if_not_exists = True
         for drop in drops:
             drop.if_exists = True
+        validations = []
         for check in checks:
             check.kw["postgresql_not_valid"] = True
-        validate = f"ALTER TABLE {preparer.format_table(new[0].table)} VALIDATE CONSTRAINT "
-        validations = [validate + str(preparer.format_constraint(check)) for check in new]
-        steps = [*columns, *drops, *checks, *map(AutocommitOp, validations)]
+            new = check.to_constraint()
+            name, of = preparer.format_constraint(new), preparer.format_table(new.table)
+            validations.append(AutocommitOp(f"ALTER TABLE {of} VALIDATE CONSTRAINT {name}"))
+        steps = [*columns, *drops, *checks, *validations]
         first.append(ops.ModifyTableOps(table.table_name, steps, schema=table.schema))
     operations.ops = [*first, *operations.ops]
 
@@ -231,8 +219,8 @@ def add_checks_online(operations: ops.OpContainer, preparer: IdentifierPreparer)
 def find_drops(operation: object) -> Iterator[str]:
     """Yield the tables and columns that an operation removes, with their data."""
     if isinstance(operation, ops.DropTableOp | ops.DropColumnOp):
-        table = ".".join(filter(None, (operation.schema, operation.table_name)))
         column = getattr(operation, "column_name", None)
-        yield f"the column {table}.{column}" if column else f"the table {table}"
+        name = ".".join(filter(None, (operation.schema, operation.table_name, column)))
+        yield f"the column {name}" if column else f"the table {name}"
     for part in getattr(operation, "ops", []):
         yield from find_drops(part)

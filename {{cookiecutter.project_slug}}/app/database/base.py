@@ -1,10 +1,10 @@
 """The base class of the models: column types, constraint names, enums."""
 
-import enum
 import re
 from datetime import datetime
+from enum import Enum
 from hashlib import sha256
-from typing import TypeGuard
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError
@@ -12,17 +12,7 @@ from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.sql.operators import in_op
 
 
-def is_enum_check(item: object) -> TypeGuard[sa.CheckConstraint]:
-    """Tell whether `item` is the constraint `column IN (values)` of an enum column."""
-    return (
-        isinstance(item, sa.CheckConstraint)
-        and isinstance(item.sqltext, sa.BinaryExpression)
-        and item.sqltext.operator is in_op
-        and all(isinstance(column.type, sa.Enum) for column in item.columns)
-    )
-
-
-def check_name(check: sa.Constraint, table: sa.Table) -> str:
+def check_name(check: Any, table: sa.Table) -> str:
     """Return the name of a CHECK constraint; an enum's ends in a hash.
 
     Alembic compares CHECK constraints by name, so it notices a changed value. It would not
@@ -31,8 +21,9 @@ def check_name(check: sa.Constraint, table: sa.Table) -> str:
     if not isinstance(check.name, str):
         raise ArgumentError(f"a CHECK constraint of {table.name} has no name: add name=...")
     name = f"ck_{table.name}_{check.name}"
-    if is_enum_check(check):
-        name += digest([(str(c.name), getattr(c.type, "enums", [])) for c in check.columns])
+    enums = [(str(c.name), c.type.enums) for c in check.columns if isinstance(c.type, sa.Enum)]
+    if enums and getattr(check.sqltext, "operator", None) is in_op:
+        name += digest(enums)
     return name if len(name) <= 63 else name[:54] + digest(name)
 
 
@@ -40,7 +31,7 @@ def digest(value: object) -> str:
     return f"_{sha256(repr(value).encode()).hexdigest()[:8]}"
 
 
-def enum_values(members: type[enum.Enum]) -> list[str]:
+def values_of(members: type[Enum]) -> list[str]:
     """Return what the database stores for each member: its value, not its name."""
     values = [member.value for member in members]
     if not all(isinstance(value, str) and re.fullmatch(r"[^:%'\\]*", value) for value in values):
@@ -67,12 +58,8 @@ class Base(DeclarativeBase):
     type_annotation_map = {
         datetime: sa.DateTime(timezone=True),
         int: sa.BigInteger,
-        enum.Enum: sa.Enum(
-            enum.Enum,
-            native_enum=False,
-            create_constraint=True,
-            length=None,
-            values_callable=enum_values,
+        Enum: sa.Enum(
+            Enum, native_enum=False, create_constraint=True, length=None, values_callable=values_of
         ),
         str: sa.Text,
     }

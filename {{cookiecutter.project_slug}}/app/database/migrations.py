@@ -16,12 +16,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.script.revision import MultipleHeads, ResolutionError
 from alembic.util import CommandError
-from psycopg.errors import (
-    InsufficientPrivilege,
-    InvalidSchemaName,
-    LockNotAvailable,
-    QueryCanceled,
-)
+from psycopg import errors
 from sqlalchemy import Connection, Engine, NullPool, create_engine, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
@@ -44,7 +39,7 @@ def connect(config: Config) -> Iterator[Connection]:
         yield given
         return
     try:
-        engine = given if given is not None else create_migration_engine(config)
+        engine = given or create_migration_engine(config)
         with engine.connect() as connection:
             yield connection
             if isinstance(engine, Engine):
@@ -52,7 +47,7 @@ def connect(config: Config) -> Iterator[Connection]:
                 connection.commit()
     except (CommandError, ConfigurationError, DBAPIError) as error:
         line = explain(error, config)
-        if given is not None or line is None:
+        if given or line is None:
             raise
         if config.cmd_opts and not config.cmd_opts.raiseerr:
             sys.exit(line)
@@ -65,26 +60,20 @@ def explain(error: CommandError | ConfigurationError | DBAPIError, config: Confi
         if isinstance(error.__cause__, MultipleHeads):
             return describe_heads(ScriptDirectory.from_config(config))
         if isinstance(error.__cause__, ResolutionError):
-            return (
-                f"{error} in alembic/versions. If the database is at it, newer code has "
-                "migrated it: deploy that code here too"
-            )
+            advice = "If newer code has migrated the database, deploy that code here too"
+            return f"{error} in alembic/versions. {advice}"
         return str(error)
     reason = str(error.orig).strip().splitlines()[0]
-    if isinstance(error.orig, InsufficientPrivilege | InvalidSchemaName):
-        return (
-            f"{reason}: DATABASE_URL_SYNC must name the role that owns the schema, and "
-            "statements for a superuser go into roles.sql"
-        )
-    if isinstance(error.orig, QueryCanceled) and "statement timeout" in reason:
+    if isinstance(error.orig, errors.InsufficientPrivilege | errors.InvalidSchemaName):
+        advice = "DATABASE_URL_SYNC must name the role that owns the schema"
+        return f"{reason}: {advice}. Statements for a superuser go into roles.sql"
+    if isinstance(error.orig, errors.QueryCanceled) and "statement timeout" in reason:
         return f"{reason}: raise MIGRATION_STATEMENT_TIMEOUT_SECONDS for this revision"
     if error.connection_invalidated:
         return f"The connection was lost: {reason}. Run the revision again"
     if error.statement is None:
-        return (
-            f"DATABASE_URL_SYNC does not connect: {reason}. Check the URL, and that the "
-            "server runs and has that database and role"
-        )
+        advice = "Check the URL, and that the server runs and has that database and role"
+        return f"DATABASE_URL_SYNC does not connect: {reason}. {advice}"
     return None
 
 
@@ -101,45 +90,40 @@ def create_migration_engine(config: Config) -> Engine:
     """Return an engine on psycopg that keeps no connection and has the migrations' limits."""
     settings = migration_settings(config)
     url = settings.database_url_sync
-    # `alembic current --verbose` prints the URL. It masks the password but not this parameter.
-    secret = {name: url.query[name] for name in ("sslpassword",) if name in url.query}
-    return create_engine(
-        url.difference_update_query(["options", "sslpassword"]),
-        connect_args={"options": f"{limits(settings)} {url.query.get('options', '')}", **secret},
-        poolclass=NullPool,
-    )
-
-
-def migration_settings(config: Config) -> MigrationSettings:
-    return MigrationSettings(ini_url=config.get_main_option("sqlalchemy.url"))
-
-
-def limits(settings: MigrationSettings) -> str:
-    """Return the limits as options of the connection. SET would begin a transaction too early."""
-    values = {
+    limits = {
         "lock_timeout": milliseconds(settings.migration_lock_timeout_seconds),
         "statement_timeout": milliseconds(settings.migration_statement_timeout_seconds),
         "client_connection_check_interval": "1s",  # ends the statement of a killed process
         "idle_session_timeout": "0",  # it would end the idle connection that holds the lock
     }
     if os.name == "nt":  # a server on Windows cannot check its clients
-        del values["client_connection_check_interval"]
-    return " ".join(f"-c {name}={value}" for name, value in values.items())
+        del limits["client_connection_check_interval"]
+    # Limits are options of the connection: SET would begin a transaction too early.
+    options = " ".join(f"-c {name}={value}" for name, value in limits.items())
+    arguments = {
+        "options": f"{options} {url.query.get('options', '')}",
+        # `alembic current --verbose` prints the URL. It masks the password but not this parameter.
+        "sslpassword": url.query.get("sslpassword"),
+    }
+    url = url.difference_update_query(arguments)
+    return create_engine(url, connect_args=arguments, poolclass=NullPool)
+
+
+def migration_settings(config: Config) -> MigrationSettings:
+    return MigrationSettings(ini_url=config.get_main_option("sqlalchemy.url"))
 
 
 TRY_LOCK = text("SELECT pg_try_advisory_lock(hashtextextended(:key, 0))")
-HOLDERS = """
-    SELECT DISTINCT format('process %s of %s%s%s', pid, usename,
-        ' from ' || nullif(application_name, ''),
-        ', ' || state || ' since ' || coalesce(xact_start, backend_start)), relname
+HOLDERS = text("""
+    SELECT string_agg(DISTINCT concat(relname || ' is held by ',
+        format('process %s of %s', pid, usename), ' from ' || nullif(application_name, ''),
+        ', ' || state || ' since ' || coalesce(xact_start, backend_start)), '; ')
     FROM pg_locks JOIN pg_stat_activity USING (pid) LEFT JOIN pg_class ON pg_class.oid = relation
-    WHERE granted AND datname = current_database() AND
-"""
-LOCK_HOLDER = text(
-    HOLDERS + "classid::bigint << 32 | objid::bigint = hashtextextended(:key, 0)"
-    " AND locktype = 'advisory'"
-)
-TABLE_HOLDERS = text(HOLDERS + "relname = ANY(:words) AND pid <> pg_backend_pid()")
+    WHERE granted AND datname = current_database() AND pid <> pg_backend_pid() AND (
+        relname = ANY(:words) OR locktype = 'advisory'
+        AND classid::bigint << 32 | objid::bigint = hashtextextended(:key, 0)
+    )
+""")
 
 
 @contextmanager
@@ -149,28 +133,24 @@ def migration_lock(config: Config, migration: MigrationContext) -> Iterator[None
     It is polled on a connection of its own in autocommit. CREATE INDEX CONCURRENTLY would wait
     for the transaction of a blocking wait. Reading, and a caller's connection, take no lock.
     """
-    connection = migration.connection
-    given, only_reads = "connection" in config.attributes, migration.opts.get("dont_mutate")
-    if connection is None or given or only_reads:
+    connection, only_reads = migration.connection, migration.opts.get("dont_mutate")
+    if connection is None or only_reads or "connection" in config.attributes:
         yield
         return
     key = f"alembic {migration.version_table_schema or ''}.{migration.version_table}"
-    with connection.engine.connect() as new:
-        lock = new.execution_options(isolation_level="AUTOCOMMIT")
+    with connection.engine.execution_options(isolation_level="AUTOCOMMIT").connect() as lock:
         acquire(lock, key, migration_settings(config).migration_wait_seconds)
         try:
             yield
         except OperationalError as error:
-            if not isinstance(error.orig, LockNotAvailable):
+            if not isinstance(error.orig, errors.LockNotAvailable):
                 raise
             raise CommandError(describe_holders(lock, error.statement or "")) from error
         try:
             lock.execute(text("SELECT"))  # the lock is lost with its connection
         except DBAPIError as error:
-            raise CommandError(
-                "The connection with the migration lock was lost, so another process may have "
-                "migrated at the same time: check the result"
-            ) from error
+            reason = "The connection with the migration lock was lost, so another process may have"
+            raise CommandError(f"{reason} migrated at the same time: check the result") from error
 
 
 def acquire(lock: Connection, key: str, seconds: float) -> None:
@@ -178,7 +158,7 @@ def acquire(lock: Connection, key: str, seconds: float) -> None:
     deadline = time.monotonic() + seconds
     logged = False
     while not lock.scalar(TRY_LOCK, {"key": key}):
-        holder = lock.scalar(LOCK_HOLDER, {"key": key})
+        holder = lock.scalar(HOLDERS, {"key": key, "words": []})
         if time.monotonic() > deadline:
             raise CommandError(f"Another migration still runs after {seconds:g} s: {holder}")
         if holder and not logged:
@@ -189,9 +169,8 @@ def acquire(lock: Connection, key: str, seconds: float) -> None:
 
 def describe_holders(lock: Connection, statement: str) -> str:
     """Return who holds the tables of a statement that did not get its lock in time."""
-    found = lock.execute(TABLE_HOLDERS, {"words": re.findall(r"\w+", statement)})
-    held = [f"{table} is held by {process}" for process, table in found]
-    reason = "; ".join(held) or "its holder is gone by now"
+    values = {"key": None, "words": re.findall(r"\w+", statement)}
+    reason = lock.scalar(HOLDERS, values) or "its holder is gone by now"
     return f"A lock was not free in time: {reason}. Run the revision again"
 
 
@@ -202,11 +181,8 @@ def script_directory() -> ScriptDirectory:
 
 
 def schema_state(applied: set[str]) -> Literal["current", "behind", "newer"]:
-    """Compare the revisions in the table `alembic_version` with this code's heads.
-
-    A revision that this code does not know comes from newer code.
-    """
+    """Compare the revisions in the table `alembic_version` with this code's heads."""
     scripts = script_directory()
     if not applied <= {script.revision for script in scripts.walk_revisions()}:
-        return "newer"
+        return "newer"  # newer code has migrated the database
     return "current" if applied == set(scripts.get_heads()) else "behind"

@@ -37,7 +37,7 @@ LAYOUT = """
     app/models/ __init__.py item.py
     app/web/ __init__.py docs.py health.py logs.py middleware.py openapi.py problems.py
     app/web/ shutdown.py tuning.py
-    dev/ __init__.py __main__.py postgres.py processes.py
+    dev/ __init__.py __main__.py postgres.py
     docs/ deploy.md grow.md migrations.md
     tests/ conftest.py test_errors.py test_health.py test_items.py test_layout.py
     tests/ test_migrations.py test_requests.py test_sessions.py test_settings.py

@@ -67,10 +67,11 @@ def test_project_serves_itself(workspace: Project, name: str, command: list[str]
         assert httpx.get(f"{server.url}/openapi.json").json()["info"]["title"] == name
 
 
-@pytest.mark.parametrize("name", ["first", "second"])
-def test_project_tests_itself(workspace: Project, name: str) -> None:
-    project = Project(workspace.path / name)
-    assert "1 passed" in project.uv("pytest", "-q", "-n", "2", "tests/test_title.py")
+@pytest.mark.parametrize(("name", "result"), [("first", "1 passed"), ("second", "'authors'")])
+def test_project_tests_itself(workspace: Project, name: str, result: str) -> None:
+    """The second one lacks a revision for its model."""
+    command = ["pytest", "-q", "-n", "2", "tests/test_title.py"]
+    assert result in Project(workspace.path / name).uv(*command, check=False)
 
 
 @pytest.mark.parametrize(

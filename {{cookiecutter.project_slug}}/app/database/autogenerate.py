@@ -40,10 +40,7 @@ OWN_TABLES = text("""
 def autogenerate_options(
     connection: Connection, metadata: MetaData, ignored: Collection[str] = ()
 ) -> dict[str, Any]:
-    """Return the arguments of `context.configure` that decide what autogenerate compares.
-
-    It leaves alone the tables whose names match a pattern of `ignored`.
-    """
+    """Return options of `context.configure`. Tables that match `ignored` are left alone."""
     schemas = {None, *(table.schema for table in metadata.tables.values())}
 
     @cache
@@ -77,10 +74,9 @@ def autogenerate_options(
     }
 
 
-def compare_type(
-    context: MigrationContext, found: object, wanted: object, old: object, new: object
-) -> bool | None:
+def compare_type(context: MigrationContext, *columns_and_types: object) -> bool | None:
     """Compare an enum as the string that it is in the database; None leaves others to Alembic."""
+    old, new = columns_and_types[-2:]
     if isinstance(new, Enum) and not new.native_enum and isinstance(old, String):
         return old.length != new.length
     return None
@@ -147,12 +143,10 @@ def is_safe(cls: type, rendered: str) -> bool:
     return not re.search("key|secret|password|token", " ".join(names), re.IGNORECASE)
 
 
-def review(
-    migration: MigrationContext, revision: object, directives: list[ops.MigrationScript]
-) -> None:
+def review(migration: MigrationContext, revision: object, directives: list[Any]) -> None:
     """Write no empty revision, add CHECKs without blocking writers, and warn of drops."""
     script = directives[0]
-    up, down = script.upgrade_ops_list[0], script.downgrade_ops_list[0]
+    up, down = script.upgrade_ops, script.downgrade_ops
     for operations in (up, down):
         write_out_checks(operations, migration)
         add_checks_online(operations, migration)

@@ -30,13 +30,13 @@ LAYOUT = """
     / AGENTS.md Dockerfile README.md alembic.ini compose.yaml pyproject.toml roles.sql
     .github/ dependabot.yml workflows/ci.yml
     alembic/ env.py script.py.mako versions/2026-11-22_create_items_1f0c5e7a9b3d.py
-    app/ __init__.py config.py dependencies.py errors.py main.py types.py
+    app/ __init__.py __main__.py config.py dependencies.py errors.py main.py types.py
     app/database/ __init__.py asyncpg_url.py autogenerate.py base.py engine.py migrations.py
     app/database/ objects.py sessions.py settings.py urls.py violations.py
     app/items/ __init__.py routes.py schemas.py service.py
     app/models/ __init__.py item.py
     app/web/ __init__.py docs.py health.py logs.py middleware.py openapi.py problems.py
-    app/web/ shutdown.py tuning.py
+    app/web/ server.py shutdown.py tuning.py
     dev/ __init__.py __main__.py postgres.py
     docs/ deploy.md grow.md migrations.md
     tests/ conftest.py test_errors.py test_health.py test_items.py test_layout.py

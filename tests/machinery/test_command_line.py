@@ -97,9 +97,21 @@ def test_missing_right_is_one_line(
 def test_unknown_revision_is_one_line(by_url: Config, database: Engine) -> None:
     with database.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = 'newer'"))
-    line = alembic(by_url, "upgrade", "head")
+    line = alembic(by_url, "downgrade", "-1")
     assert line.startswith("Can't locate revision identified by 'newer' in alembic/versions. If ")
     assert line.endswith("deploy that code here too")
+    assert "'no_such_one'" in alembic(by_url, "upgrade", "no_such_one")
+
+
+@pytest.mark.parametrize("target", ["head", "heads"])
+def test_previous_version_may_upgrade_a_newer_schema(
+    by_url: Config, database: Engine, caplog: pytest.LogCaptureFixture, target: str
+) -> None:
+    """Its migration job succeeds, so that the application of a rollback starts."""
+    with database.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = 'newer'"))
+    main(["-c", str(by_url.config_file_name), "upgrade", target])
+    assert "newer code has migrated the database, nothing is done" in caplog.text
 
 
 def test_two_heads_are_one_line(by_url: Config, add_revision: AddRevision) -> None:

@@ -2,15 +2,17 @@
 
 import logging
 import os
-import re
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from threading import Event
+from typing import Any, Literal
 
+from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
@@ -18,7 +20,7 @@ from alembic.script.revision import MultipleHeads, ResolutionError
 from alembic.util import CommandError
 from psycopg import errors
 from sqlalchemy import Connection, Engine, NullPool, create_engine, text
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError, PendingRollbackError
 
 from .engine import milliseconds
 from .settings import ROOT, MigrationSettings
@@ -46,12 +48,25 @@ def connect(config: Config) -> Iterator[Connection]:
                 # Without a revision to run, Alembic does not commit the table alembic_version.
                 connection.commit()
     except (CommandError, ConfigurationError, DBAPIError) as error:
+        if is_behind_database(error, config):
+            logger.warning("%s: newer code has migrated the database, nothing is done", error)
+            return
         line = explain(error, config)
         if given or line is None:
             raise
         if config.cmd_opts and not config.cmd_opts.raiseerr:
             sys.exit(line)
         raise CommandError(line) from error
+
+
+def is_behind_database(error: Exception, config: Config) -> bool:
+    """Tell whether `upgrade head` of a previous version met a revision that it does not know."""
+    options: Any = config.cmd_opts
+    return (
+        isinstance(error.__cause__, ResolutionError)
+        and getattr(options, "revision", "") in {"head", "heads"}
+        and options.cmd[0] is command.upgrade
+    )
 
 
 def explain(error: CommandError | ConfigurationError | DBAPIError, config: Config) -> str | None:
@@ -114,15 +129,17 @@ def migration_settings(config: Config) -> MigrationSettings:
 
 
 TRY_LOCK = text("SELECT pg_try_advisory_lock(hashtextextended(:key, 0))")
+# Who blocks the process `waiting`, or holds the advisory lock `key`.
 HOLDERS = text("""
-    SELECT string_agg(DISTINCT concat(relname || ' is held by ',
+    SELECT string_agg(concat(relation::regclass || ' is held by ',
         format('process %s of %s', pid, usename), ' from ' || nullif(application_name, ''),
         ', ' || state || ' since ' || coalesce(xact_start, backend_start)), '; ')
-    FROM pg_locks JOIN pg_stat_activity USING (pid) LEFT JOIN pg_class ON pg_class.oid = relation
-    WHERE granted AND datname = current_database() AND pid <> pg_backend_pid() AND (
-        relname = ANY(:words) OR locktype = 'advisory'
+    FROM (
+        SELECT relation, unnest(pg_blocking_pids(pid)) AS pid FROM pg_locks
+        WHERE pid = :waiting AND NOT granted
+        UNION SELECT NULL, pid FROM pg_locks WHERE granted AND locktype = 'advisory'
         AND classid::bigint << 32 | objid::bigint = hashtextextended(:key, 0)
-    )
+    ) AS holders JOIN pg_stat_activity USING (pid) WHERE datname = current_database()
 """)
 
 
@@ -140,15 +157,20 @@ def migration_lock(config: Config, migration: MigrationContext) -> Iterator[None
     key = f"alembic {migration.version_table_schema or ''}.{migration.version_table}"
     with connection.engine.execution_options(isolation_level="AUTOCOMMIT").connect() as lock:
         acquire(lock, key, migration_settings(config).migration_wait_seconds)
-        try:
-            yield
-        except OperationalError as error:
-            if not isinstance(error.orig, errors.LockNotAvailable):
-                raise
-            raise CommandError(describe_holders(lock, error.statement or "")) from error
+        process: Any = connection.connection.driver_connection
+        with blockers(lock, process.info.backend_pid) as seen:
+            try:
+                yield
+            except OperationalError as error:
+                if not isinstance(error.orig, errors.LockNotAvailable):
+                    raise
+                reason = "".join(seen) or "its holder is gone by now"
+                raise CommandError(
+                    f"A lock was not free in time: {reason}. Run the revision again"
+                ) from error
         try:
             lock.execute(text("SELECT"))  # the lock is lost with its connection
-        except DBAPIError as error:
+        except (DBAPIError, PendingRollbackError) as error:
             reason = "The connection with the migration lock was lost, so another process may have"
             raise CommandError(f"{reason} migrated at the same time: check the result") from error
 
@@ -158,7 +180,7 @@ def acquire(lock: Connection, key: str, seconds: float) -> None:
     deadline = time.monotonic() + seconds
     logged = False
     while not lock.scalar(TRY_LOCK, {"key": key}):
-        holder = lock.scalar(HOLDERS, {"key": key, "words": []})
+        holder = lock.scalar(HOLDERS, {"key": key, "waiting": None})
         if time.monotonic() > deadline:
             raise CommandError(f"Another migration still runs after {seconds:g} s: {holder}")
         if holder and not logged:
@@ -167,11 +189,23 @@ def acquire(lock: Connection, key: str, seconds: float) -> None:
         time.sleep(0.1)
 
 
-def describe_holders(lock: Connection, statement: str) -> str:
-    """Return who holds the tables of a statement that did not get its lock in time."""
-    values = {"key": None, "words": re.findall(r"\w+", statement)}
-    reason = lock.scalar(HOLDERS, values) or "its holder is gone by now"
-    return f"A lock was not free in time: {reason}. Run the revision again"
+@contextmanager
+def blockers(lock: Connection, waiting: int) -> Iterator[list[str]]:
+    """Watch who blocks the process `waiting`: after the timeout it is too late to ask."""
+    seen: list[str] = []
+    end = Event()
+
+    def watch() -> None:
+        while not end.wait(0.1):
+            if found := lock.scalar(HOLDERS, {"key": None, "waiting": waiting}):
+                seen[:] = [found]
+
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(watch)
+        try:
+            yield seen
+        finally:
+            end.set()
 
 
 @cache

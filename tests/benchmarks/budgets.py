@@ -8,7 +8,7 @@ from measure import TEMPLATE, generate
 # The lines as their owner sees them, blank lines included. An indented part is counted in the
 # part above it too. Patterns are relative to the generated project.
 PARTS = {
-    "app": (2050, ["app/**/*.py"]),
+    "app": (2200, ["app/**/*.py"]),
     "  app/database": (950, ["app/database/*.py"]),
     "  app/web": (560, ["app/web/*.py"]),
     "  the owner's rooms": (390, ["app/*.py", "app/models/*.py", "app/items/*.py"]),

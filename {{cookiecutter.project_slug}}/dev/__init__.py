@@ -64,10 +64,9 @@ def serve(port: int) -> int:
     if os.name == "posix" and os.geteuid() == 0:
         print("dev: as root, the user of PostgreSQL may enter the directories above .postgres")
     alembic(["upgrade", "head"])  # exits if it fails
-    uvicorn = [sys.executable, "-m", "uvicorn", "app.main:app", f"--port={port}"]
-    reload = ["--reload", f"--reload-dir={ROOT / 'app'}", f"--app-dir={ROOT}"]
+    options = [f"--port={port}", "--reload", f"--reload-dir={ROOT / 'app'}", f"--app-dir={ROOT}"]
     limits = ["--http=app.web.server:Protocol", "--timeout-graceful-shutdown=0"]  # open streams
-    return run([*uvicorn, *reload, *limits])
+    return run([sys.executable, "-m", "uvicorn", "app.main:app", *options, *limits])
 
 
 def run(command: list[str]) -> int:

@@ -69,27 +69,26 @@ class RequestContext:
         added = HTTPS_HEADERS if scope.get("scheme") in {"https", "wss"} else HEADERS
         response = Response(send, {**added, "x-request-id": request_id}, self.shutdown)
         try:
-            await self.app(scope, BodyTimeout(receive), response.send)
+            await self.app(scope, limit_body_time(receive), response.send)
         finally:
             response.log(scope)
 
 
-class BodyTimeout:
-    """Receives the messages of one request. A body that stops is a 408."""
+def limit_body_time(receive: Receive) -> Receive:
+    """Answer 408 if the next part of a body does not arrive in time."""
+    more = True
 
-    def __init__(self, receive: Receive) -> None:
-        self.forward, self.more = receive, True
-
-    async def __call__(self) -> Message:
-        if not self.more:  # what follows the body is the end of the connection
-            return await self.forward()
-        try:
-            async with asyncio.timeout(BODY_TIMEOUT):
-                message = await self.forward()
+    async def receive_in_time() -> Message:
+        nonlocal more
+        try:  # no limit after the body: the next message is the end of the connection
+            async with asyncio.timeout(BODY_TIMEOUT if more else None):
+                message = await receive()
         except TimeoutError:
             raise HTTPException(408, "The body did not arrive in time.") from None
-        self.more = message.get("more_body", False)
+        more = message.get("more_body", False)
         return message
+
+    return receive_in_time
 
 
 class Response:

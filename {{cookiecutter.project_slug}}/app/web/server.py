@@ -14,13 +14,12 @@ TOO_LARGE = REFUSAL % b"431 Request Header Fields Too Large"
 TOO_SLOW = REFUSAL % b"408 Request Timeout"
 
 
-def last_file() -> int:
-    """Return the highest number of an open file."""
-    if sys.platform == "win32":
-        return sys.maxsize
-    import resource
+if sys.platform == "win32":
+    LAST_FILE = sys.maxsize
+else:
+    from resource import RLIMIT_NOFILE, getrlimit
 
-    return resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 1
+    LAST_FILE = getrlimit(RLIMIT_NOFILE)[0] - 1
 
 
 class Protocol(HttpToolsProtocol):
@@ -32,7 +31,7 @@ class Protocol(HttpToolsProtocol):
     def connection_made(self, transport: BaseTransport) -> None:
         super().connection_made(transport)  # type: ignore[arg-type] # uvicorn narrows it
         self.timer = self.loop.call_later(HEAD_TIMEOUT, self.refuse, TOO_SLOW)
-        if transport.get_extra_info("socket").fileno() >= last_file():  # uvloop tells nothing
+        if transport.get_extra_info("socket").fileno() >= LAST_FILE:  # uvloop is silent
             self.logger.error("Too many open files: further connections fail.")
 
     def data_received(self, data: bytes) -> None:

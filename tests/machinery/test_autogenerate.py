@@ -15,7 +15,9 @@ from sqlalchemy import (
     URL,
     BigInteger,
     CheckConstraint,
+    Computed,
     Enum,
+    Index,
     NullPool,
     String,
     Text,
@@ -93,6 +95,40 @@ def test_check_without_a_name_is_left_to_the_database(migrations: Migrations) ->
 def test_base_class_refuses_a_check_without_a_name() -> None:
     with pytest.raises(ArgumentError, match="CHECK constraint of orders has no name"):
         model("orders", CheckConstraint("id > 0"))
+
+
+STORED = text("""
+    SELECT string_agg(expression, ' ') FROM (
+        SELECT pg_get_constraintdef(oid) FROM pg_constraint UNION
+        SELECT indexdef FROM pg_indexes WHERE schemaname = 'public' UNION
+        SELECT pg_get_expr(adbin, adrelid) FROM pg_attrdef
+    ) AS found (expression)
+""")
+
+
+@pytest.mark.parametrize("first", [None, model()], ids=["new table", "existing table"])
+def test_percent_sign_is_not_doubled(migrations: Migrations, first: Model | None) -> None:
+    """In CHECKs, indexes, defaults and generated columns, with a database and with `--sql`."""
+    if first:
+        migrations.migrate(first)
+    rules = (
+        *(CheckConstraint("size % 15 = 0", name="a"), CheckConstraint("name LIKE '%@b'", name="b")),
+        Index("ix_orders_c", text("(size % 3)"), postgresql_where=text("name LIKE 'c%'")),
+    )
+    columns = {
+        "size": Mapped[int],
+        "name": (Mapped[str], mapped_column(server_default=text("'7%'"))),
+        "rest": (Mapped[int], mapped_column(Computed("size % 4"))),
+    }
+    migrations.migrate(model("orders", *rules, **columns))
+    with migrations.engine.connect() as connection:
+        stored = re.sub(r"[()]|::\w+", "", str(connection.scalar(STORED)))
+    migrations.lint()
+    scripts = "".join(path.read_text() for path in migrations.directory.glob("*.sql"))
+    for expression in ("size % 15", "'%@b'", "size % 3", "'c%'", "'7%'", "size % 4"):
+        assert expression in stored
+        assert expression in scripts
+    migrations.stairs()
 
 
 OTHERS = {

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from alembic.autogenerate.api import AutogenContext
 from alembic.autogenerate.render import _repr_type
+from alembic.ddl.postgresql import PostgresqlImpl
 from alembic.operations import ops
 from alembic.runtime.migration import MigrationContext
 from alembic.runtime.plugins import Plugin
@@ -72,6 +73,15 @@ def autogenerate_options(
         "process_revision_directives": review,
         "render_item": render_type,
     }
+
+
+class Impl(PostgresqlImpl):
+    """Write `%` into a revision as it is: Alembic's own class doubles it, for psycopg."""
+
+    __dialect__ = "postgresql"  # makes Alembic use this class
+
+    def render_ddl_sql_expr(self, *expression: Any, **options: Any) -> str:
+        return super().render_ddl_sql_expr(*expression, **options).replace("%%", "%")
 
 
 def compare_type(context: MigrationContext, *columns_and_types: object) -> bool | None:

@@ -122,6 +122,15 @@ def test_suite_reports_a_broken_revision_once(
         assert re.search(r'versions/second.py", line 8(, in upgrade)?\n +' + statement[:4], output)
 
 
+def test_suite_reports_a_failed_comparison_as_such(copied: Project) -> None:
+    default = "server_default=func.now()"
+    copied.replace("app/models/item.py", default, "server_default=func.nope()")
+    output = copied.uv("pytest", "-q", check=False)
+    only_error(output, "ERROR: the models cannot be compared with the database:")
+    assert "function nope() does not exist" in output
+    assert "do not apply" not in output
+
+
 def test_suite_reports_a_forgotten_migration_once(copied: Project) -> None:
     """All other tests would fail too. Those of migrations run if they run alone."""
     nullable = "description: Mapped[str | None]"

@@ -3,6 +3,7 @@
 import enum
 import re
 from argparse import Namespace
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
@@ -28,7 +29,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import ArgumentError, IntegrityError
 from sqlalchemy.orm import Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator, TypeEngine, UserDefinedType
-from test_migrations import unfollowed_enums
+from test_migrations import lint, unfollowed_enums
 
 from app.database import create_engine as create_async_engine
 from app.database import violations
@@ -97,6 +98,12 @@ def test_base_class_refuses_a_check_without_a_name() -> None:
         model("orders", CheckConstraint("id > 0"))
 
 
+def test_findings_of_squawk_are_plain_text(tmp_path: Path) -> None:
+    found = lint("-- Running upgrade  -> one\nDROP TABLE orders;\n", tmp_path)
+    assert "warning[ban-drop-table]: Dropping a table may break" in found
+    assert "\x1b" not in found
+
+
 STORED = text("""
     SELECT string_agg(expression, ' ') FROM (
         SELECT pg_get_constraintdef(oid) FROM pg_constraint UNION
@@ -112,10 +119,11 @@ def test_percent_sign_is_not_doubled(migrations: Migrations, first: Model | None
     if first:
         migrations.migrate(first)
     rules = (
-        *(CheckConstraint("size % 15 = 0", name="a"), CheckConstraint("name LIKE '%@b'", name="b")),
+        CheckConstraint("size % 15 = 0", name="a"),
+        CheckConstraint("name LIKE '%@b'", name="b"),
         Index("ix_orders_c", text("(size % 3)"), postgresql_where=text("name LIKE 'c%'")),
     )
-    columns = {
+    columns: dict[str, Any] = {
         "size": Mapped[int],
         "name": (Mapped[str], mapped_column(server_default=text("'7%'"))),
         "rest": (Mapped[int], mapped_column(Computed("size % 4"))),

@@ -24,6 +24,12 @@ def test_types_are_clean_on_other_systems(installed: Project, system: str) -> No
     installed.uv("mypy", "--platform", system)
 
 
+def test_lint_accepts_a_column_named_like_a_builtin(copied: Project) -> None:
+    own = 'parent: Mapped["Item"] = relationship(remote_side=[id])\n'
+    copied.replace("app/models/item.py", "    name: ", f"    {own}    name: ")
+    assert "A003" not in copied.uv("ruff", "check", check=False)
+
+
 def test_suite_passes_beside_a_hostile_environment(copied: Project) -> None:
     """Tests use neither the developer's database nor the settings of `.env`."""
     (copied.path / ".env").write_text(

@@ -147,6 +147,7 @@ OTHERS = {
         "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET search_path = public, other', "
         "current_database()); END $$",
     ),
+    "a view": ("CREATE VIEW sales AS SELECT 1", "CREATE MATERIALIZED VIEW days AS SELECT 2"),
     "a partition": (
         "CREATE SCHEMA other",
         "CREATE TABLE other.events (day date) PARTITION BY LIST (day)",

@@ -33,8 +33,7 @@ OWN_TABLES = text("""
     FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
     WHERE relkind IN ('r', 'p') AND NOT relispartition AND NOT EXISTS (
         SELECT FROM pg_depend
-        WHERE classid = 'pg_class'::regclass AND objid = pg_class.oid AND deptype = 'e'
-    )
+        WHERE classid = 'pg_class'::regclass AND objid = pg_class.oid AND deptype = 'e')
 """)
 
 

@@ -42,10 +42,13 @@ class Status(enum.Enum):
     DRAFT = "draft"
 
 
+UNNAMED = ExcludeConstraint(("desk", "="), using="btree")
+
+
 class Parent(Scratch):
     __tablename__ = "pytest_parents"
     __table_args__ = (
-        ExcludeConstraint(("desk", "="), using="btree"),
+        UNNAMED,
         CheckConstraint("desk > 0", name="desk"),
     )
 
@@ -57,12 +60,15 @@ class Parent(Scratch):
     )
 
 
+UNNAMED.name = None  # as without a naming convention
+
+
 class Child(Scratch):
     __tablename__ = "pytest_children"
     __table_args__ = (
         UniqueConstraint("parent_id", "label"),
         Index(None, func.lower(literal_column("code")), "code", unique=True),
-        ExcludeConstraint(("lent", "&&"), name="ex_pytest_children_lent"),
+        ExcludeConstraint(("lent", "&&")),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)

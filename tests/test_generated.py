@@ -24,6 +24,12 @@ def test_types_are_clean_on_other_systems(installed: Project, system: str) -> No
     installed.uv("mypy", "--platform", system)
 
 
+def test_lint_accepts_a_column_named_like_a_builtin(copied: Project) -> None:
+    own = 'parent: Mapped["Item"] = relationship(remote_side=[id])\n'
+    copied.replace("app/models/item.py", "    name: ", f"    {own}    name: ")
+    assert "A003" not in copied.uv("ruff", "check", check=False)
+
+
 def test_suite_passes_beside_a_hostile_environment(copied: Project) -> None:
     """Tests use neither the developer's database nor the settings of `.env`."""
     (copied.path / ".env").write_text(
@@ -120,6 +126,15 @@ def test_suite_reports_a_broken_revision_once(
         output = copied.uv("pytest", "-q", *options, check=False)
         only_error(output, reports)
         assert re.search(r'versions/second.py", line 8(, in upgrade)?\n +' + statement[:4], output)
+
+
+def test_suite_reports_a_failed_comparison_as_such(copied: Project) -> None:
+    default = "server_default=func.now()"
+    copied.replace("app/models/item.py", default, "server_default=func.nope()")
+    output = copied.uv("pytest", "-q", check=False)
+    only_error(output, "ERROR: the models cannot be compared with the database:")
+    assert "function nope() does not exist" in output
+    assert "do not apply" not in output
 
 
 def test_suite_reports_a_forgotten_migration_once(copied: Project) -> None:

@@ -1,5 +1,6 @@
 """A project after its first month: `grown/` laid over a baked one, and a few edits."""
 
+import re
 import shutil
 import textwrap
 
@@ -153,6 +154,16 @@ def migrate(project: Project, env: dict[str, str] | None = None) -> None:
         project.uv("dev", "sh", "-euc", script, env=env)
 
 
+# One row that the script deletes, and one that it keeps.
+SCRIPT = """
+alembic upgrade head
+psql -qc "INSERT INTO customers (name, email, deleted_at) VALUES
+    ('old', 'a@example.com', now() - interval '2 years'), ('new', 'b@example.com', now())"
+python -m app.customers.erase
+psql -Atc "SELECT 'left: ' || string_agg(name, ' ') FROM customers"
+"""
+
+
 @pytest.mark.slow
 def test_with_newest_dependencies(copied: Project) -> None:
     grow(copied)
@@ -161,6 +172,10 @@ def test_with_newest_dependencies(copied: Project) -> None:
     copied.uv("ruff", "format", "--check")
     copied.uv("mypy")
     assert " passed" in copied.uv("pytest", "-q", "-n", "2")
+    urls = {"RATES_URL": "http://localhost:9000"}  # .env has the others
+    assert "left: new" in copied.uv("dev", "sh", "-euc", SCRIPT, env=urls)
+    start = "import app.main; print('imported')"
+    assert "imported" in copied.uv("--no-dev", "--isolated", "python", "-c", start, env=urls)
 
 
 @pytest.mark.slow
@@ -172,11 +187,31 @@ def test_with_lowest_dependencies(copied: Project) -> None:
     assert " passed" in copied.uv("pytest", "-q", "-n", "2", env=lowest)
 
 
+def grown(name: str) -> str:
+    """Return a file of `grown/`, or what the edits put into a file."""
+    if (GROWN / name).exists():
+        return (GROWN / name).read_text("utf-8")
+    return "\n".join(edit[-1] for edit in [*EDITS, *REPLACEMENTS] if edit[0] == name)
+
+
 def test_code_of_the_page_is_tested_code() -> None:
-    files = [path.read_text("utf-8") for path in GROWN.rglob("*.py")]
-    code = "\n".join([*files, *(edit[-1] for edit in [*EDITS, *REPLACEMENTS])])
+    """Each block begins with the name of its file, and may leave paragraphs out."""
     blocks = readmes.fenced(readmes.read(GROW), "python")
-    assert len(blocks) > 10
+    assert len(blocks) > 6
     for block in blocks:
-        levels = (textwrap.indent(block.rstrip(), " " * level) for level in range(0, 16, 4))
-        assert any(f"\n{indented}" in f"\n{code}" for indented in levels), block
+        start, *files = re.split(r"^# (\w+/.+\.py)\n", block, flags=re.MULTILINE)
+        assert not start, block
+        for name, code in zip(files[::2], files[1::2], strict=True):
+            for part in re.split(r"\n{2,}", code.strip()):
+                levels = (textwrap.indent(part, " " * level) for level in range(0, 16, 4))
+                assert any(f"\n{indented}" in f"\n{grown(name)}" for indented in levels), part
+
+
+def test_code_between_words_is_tested_code() -> None:
+    """What has a space and is no command."""
+    names = {*(edit[0] for edit in EDITS), *(edit[0] for edit in REPLACEMENTS)}
+    names |= {path.relative_to(GROWN).as_posix() for path in GROWN.rglob("*.py")}
+    code = "\n".join(map(grown, names))
+    prose = re.sub(r"^```.*?^```", "", readmes.read(GROW), flags=re.DOTALL | re.MULTILINE)
+    spans = [span for span in re.findall(r"`([^`]+)`", prose) if " " in span]
+    assert [span for span in spans if not span.startswith("uv ") and span not in code] == []

@@ -3,6 +3,7 @@
 import enum
 import re
 from argparse import Namespace
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
@@ -15,7 +16,9 @@ from sqlalchemy import (
     URL,
     BigInteger,
     CheckConstraint,
+    Computed,
     Enum,
+    Index,
     NullPool,
     String,
     Text,
@@ -26,7 +29,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import ArgumentError, IntegrityError
 from sqlalchemy.orm import Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator, TypeEngine, UserDefinedType
-from test_migrations import unfollowed_enums
+from test_migrations import lint, unfollowed_enums
 
 from app.database import create_engine as create_async_engine
 from app.database import violations
@@ -95,6 +98,47 @@ def test_base_class_refuses_a_check_without_a_name() -> None:
         model("orders", CheckConstraint("id > 0"))
 
 
+def test_findings_of_squawk_are_plain_text(tmp_path: Path) -> None:
+    found = lint("-- Running upgrade  -> one\nDROP TABLE orders;\n", tmp_path)
+    assert "warning[ban-drop-table]: Dropping a table may break" in found
+    assert "\x1b" not in found
+
+
+STORED = text("""
+    SELECT string_agg(expression, ' ') FROM (
+        SELECT pg_get_constraintdef(oid) FROM pg_constraint UNION
+        SELECT indexdef FROM pg_indexes WHERE schemaname = 'public' UNION
+        SELECT pg_get_expr(adbin, adrelid) FROM pg_attrdef
+    ) AS found (expression)
+""")
+
+
+@pytest.mark.parametrize("first", [None, model()], ids=["new table", "existing table"])
+def test_percent_sign_is_not_doubled(migrations: Migrations, first: Model | None) -> None:
+    """In CHECKs, indexes, defaults and generated columns, with a database and with `--sql`."""
+    if first:
+        migrations.migrate(first)
+    rules = (
+        CheckConstraint("size % 15 = 0", name="a"),
+        CheckConstraint("name LIKE '%@b'", name="b"),
+        Index("ix_orders_c", text("(size % 3)"), postgresql_where=text("name LIKE 'c%'")),
+    )
+    columns: dict[str, Any] = {
+        "size": Mapped[int],
+        "name": (Mapped[str], mapped_column(server_default=text("'7%'"))),
+        "rest": (Mapped[int], mapped_column(Computed("size % 4"))),
+    }
+    migrations.migrate(model("orders", *rules, **columns))
+    with migrations.engine.connect() as connection:
+        stored = re.sub(r"[()]|::\w+", "", str(connection.scalar(STORED)))
+    migrations.lint()
+    scripts = "".join(path.read_text() for path in migrations.directory.glob("*.sql"))
+    for expression in ("size % 15", "'%@b'", "size % 3", "'c%'", "'7%'", "size % 4"):
+        assert expression in stored
+        assert expression in scripts
+    migrations.stairs()
+
+
 OTHERS = {
     "another schema's of the same name": ("CREATE SCHEMA other", "CREATE TABLE other.orders ()"),
     "a schema in the search path": (
@@ -103,6 +147,7 @@ OTHERS = {
         "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET search_path = public, other', "
         "current_database()); END $$",
     ),
+    "a view": ("CREATE VIEW sales AS SELECT 1", "CREATE MATERIALIZED VIEW days AS SELECT 2"),
     "a partition": (
         "CREATE SCHEMA other",
         "CREATE TABLE other.events (day date) PARTITION BY LIST (day)",

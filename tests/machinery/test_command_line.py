@@ -94,6 +94,12 @@ def test_missing_right_is_one_line(
     assert line.startswith(f"{reason}: DATABASE_URL_SYNC must name the role that owns the schema")
 
 
+def test_missing_extension_is_one_line(by_url: Config, add_revision: AddRevision) -> None:
+    add_revision("second", FIRST, "op.execute('CREATE EXTENSION nope')")
+    line = alembic(by_url, "upgrade", "head")
+    assert line.startswith('extension "nope" is not available: the embedded server has only')
+
+
 def test_unknown_revision_is_one_line(by_url: Config, database: Engine) -> None:
     with database.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = 'newer'"))

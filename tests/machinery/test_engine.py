@@ -141,9 +141,10 @@ def test_limit_is_rounded_up_to_milliseconds(worker_url: URL, seconds: float, va
         worker_url,
         database_statement_timeout_seconds=seconds,
         database_idle_in_transaction_timeout_seconds=seconds,
+        database_lock_timeout_seconds=seconds,
     )
     assert connect_arguments(settings)["server_settings"] == {
-        "lock_timeout": "5000ms",
+        "lock_timeout": value,
         "statement_timeout": value,
         "idle_in_transaction_session_timeout": value,
     }
@@ -515,11 +516,10 @@ async def test_readers_that_live_long_hold_no_connection(
 
 
 async def test_writers_that_wait_for_a_row_are_503_and_the_service_stays_ready(
-    monkeypatch: pytest.MonkeyPatch, fresh_url: URL
+    fresh_url: URL,
 ) -> None:
     """More writers than the pool has connections, and one of another client that never ends."""
-    monkeypatch.setattr("app.database.engine.LOCK_TIMEOUT", 0.5)
-    app = create_app(settings_for(fresh_url))
+    app = create_app(settings_for(fresh_url, database_lock_timeout_seconds=0.5))
     with create_sync_engine(fresh_url, poolclass=NullPool).connect() as holder:
         holder.execute(insert(Item).values(id=1, name="held").inline())
         holder.commit()

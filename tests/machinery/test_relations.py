@@ -17,6 +17,7 @@ from sqlalchemy.orm import (
     mapped_column,
     relationship,
     selectinload,
+    with_loader_criteria,
 )
 from sqlalchemy.orm.exc import DetachedInstanceError
 
@@ -70,8 +71,11 @@ async def test_session_names_the_attribute_that_was_not_loaded(session: AsyncSes
     parent = (await session.scalars(select(Parent))).one()
     with pytest.raises(NotLoaded, match=r"Parent\.children was not loaded: .*selectinload"):
         _ = parent.children
-    with pytest.raises(NotLoaded, match=r"Parent.* was not loaded: "):
+    with pytest.raises(NotLoaded, match=r"^notes of Parent was not loaded: .*session\.refresh"):
         _ = parent.notes
+    session.expire(parent)
+    with pytest.raises(NotLoaded, match=r"^children and id of Parent was not loaded: .*refresh"):
+        _ = parent.id
     child = (await session.scalars(select(Child).limit(1))).one()
     session.expunge(parent)
     with pytest.raises(NotLoaded, match=r"Child\.parent was not loaded: "):
@@ -92,6 +96,14 @@ async def test_reader_loads_relations(database: Database, option: Any) -> None:
     found = await database.reader.get(Parent, parent.id, options=[option(Parent.children)])
     assert found
     assert len(found.children) == 2
+
+
+@pytest.mark.parametrize("option", [selectinload(Parent.children), joinedload("*")])
+async def test_rows_refuse_to_load_relations(database: Database, option: Any) -> None:
+    with pytest.raises(ValueError, match=r"use scalars\(\) or get\(\)"):
+        await database.reader.rows(select(Parent).options(option))
+    criteria = with_loader_criteria(Parent, Parent.id == 0)
+    assert await database.reader.rows(select(Parent).options(criteria)) == []
 
 
 @pytest.mark.usefixtures("database")

@@ -163,6 +163,7 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
         "database_pooler": "none",
         "database_pool_size": 15,
         "database_statement_timeout_seconds": 30,
+        "database_lock_timeout_seconds": 5,
         "database_idle_in_transaction_timeout_seconds": 60,
         "migration_wait_seconds": 60,
         "migration_lock_timeout_seconds": 5,

@@ -2,6 +2,7 @@
 
 import asyncio
 import enum
+import random
 from datetime import date
 from typing import Any
 
@@ -17,6 +18,7 @@ from sqlalchemy import (
     MetaData,
     UniqueConstraint,
     func,
+    insert,
     literal,
     literal_column,
     select,
@@ -42,10 +44,13 @@ class Status(enum.Enum):
     DRAFT = "draft"
 
 
+UNNAMED = ExcludeConstraint(("desk", "="), using="btree")
+
+
 class Parent(Scratch):
     __tablename__ = "pytest_parents"
     __table_args__ = (
-        ExcludeConstraint(("desk", "="), using="btree"),
+        UNNAMED,
         CheckConstraint("desk > 0", name="desk"),
     )
 
@@ -57,12 +62,15 @@ class Parent(Scratch):
     )
 
 
+UNNAMED.name = None  # as without a naming convention
+
+
 class Child(Scratch):
     __tablename__ = "pytest_children"
     __table_args__ = (
         UniqueConstraint("parent_id", "label"),
         Index(None, func.lower(literal_column("code")), "code", unique=True),
-        ExcludeConstraint(("lent", "&&"), name="ex_pytest_children_lent"),
+        ExcludeConstraint(("lent", "&&")),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -82,7 +90,17 @@ class Child(Scratch):
     )
 
 
+class Versioned(Scratch):
+    __tablename__ = "pytest_versioned"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    version: Mapped[int] = mapped_column()
+    __mapper_args__ = Base.__mapper_args__ | {"version_id_col": version}
+
+
 ROWS = [
+    "INSERT INTO pytest_versioned VALUES (1, 'old', 1)",
     "INSERT INTO pytest_parents VALUES (1, 'secret', 1), (2, 'guard', 2), (3, 'idle', 3)",
     "INSERT INTO pytest_children (id, parent_id, label) VALUES (1, 1, 'secret')",
     "INSERT INTO pytest_children (id, code) VALUES (2, 'secret')",
@@ -268,8 +286,10 @@ async def test_failed_commit_is_explained_like_a_statement(
 UNAVAILABLE = "The database cannot be reached."
 BUG = "The server failed to answer."
 BUSY = "The database is busy."
+CHANGED = "Another request has changed it meanwhile."
 MEANINGS = {
     "08006": (503, UNAVAILABLE),
+    "22000": (422, UNSTORABLE),
     "22001": (422, UNSTORABLE),
     "22003": (422, UNSTORABLE),
     "22021": (422, UNSTORABLE),
@@ -282,6 +302,7 @@ MEANINGS = {
     "40P01": (503, CONTENDED),
     "53200": (503, BUSY),
     "53300": (503, BUSY),
+    "54000": (422, UNSTORABLE),
     "55P03": (503, CONTENDED),
     "57014": (504, "The server took too long to answer."),
     "57P01": (503, UNAVAILABLE),
@@ -324,8 +345,11 @@ async def test_other_sqlstate_is_a_bug(sql_client: AsyncClient, state: str, path
         select(literal(2**63, BigInteger)),
         text("SELECT 2147483648::int"),
         text("""SELECT '"\\u0000"'::jsonb"""),
+        select(literal(Range(date(2026, 2, 1), date(2026, 1, 1)), DATERANGE)),
+        insert(Parent).values(id=9, name=random.Random(1).randbytes(5000).hex()),  # noqa: S311
     ],
 )
+@pytest.mark.usefixtures("tables")
 async def test_unstorable_value_is_422(app: FastAPI, client: AsyncClient, value: Any) -> None:
     """A schema should have refused it."""
 
@@ -334,6 +358,17 @@ async def test_unstorable_value_is_422(app: FastAPI, client: AsyncClient, value:
         await session.execute(value)
 
     assert_problem(await client.get("/"), 422, UNSTORABLE)
+
+
+@pytest.mark.usefixtures("tables")
+async def test_concurrent_edit_is_409(app: FastAPI, client: AsyncClient) -> None:
+    @app.post("/")
+    async def edit(session: Session) -> None:
+        child = await session.get_one(Versioned, 1)
+        await session.execute(text("UPDATE pytest_versioned SET version = 2"))
+        child.name = "secret"
+
+    assert_problem(await client.post("/"), 409, CHANGED)
 
 
 async def call_driver(app: FastAPI, client: AsyncClient, *calls: tuple[Any, ...]) -> Response:

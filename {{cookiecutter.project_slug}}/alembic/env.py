@@ -23,6 +23,7 @@ def run_migrations_offline() -> None:
     """Print SQL. Needs no database."""
     context.configure(
         dialect_name="postgresql",
+        dialect_opts={"paramstyle": "named"},  # does not double `%`
         target_metadata=target_metadata,
         literal_binds=True,
         transaction_per_migration=True,

@@ -2,13 +2,12 @@
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AwareDatetime, Field
 
 # One more than the largest bigint. OpenAPI writes bounds as floats; 2**63 - 1 is not exact.
 BIGINT_END = 2**63
 
 Id = Annotated[int, Field(ge=1, lt=BIGINT_END, examples=[1])]
-Cursor = Annotated[
-    int, Field(ge=0, lt=BIGINT_END)
-]  # the last id of the previous page; 0 for the first page
+Cursor = Annotated[int, Field(ge=0, lt=BIGINT_END)]  # the last id of the previous page, or 0
+Moment = Annotated[AwareDatetime, Field(examples=["2026-11-22T09:30:00Z"])]
 Text = Annotated[str, Field(pattern=r"^[^\x00]*$")]  # PostgreSQL's text holds no NUL

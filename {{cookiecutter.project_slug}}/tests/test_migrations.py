@@ -133,7 +133,10 @@ def lint(script: str, directory: Path) -> str:
     assert squawk, "squawk is not installed: run `uv sync`"
     options = ["--config", ROOT / ".squawk.toml", "--no-error-on-unmatched-pattern"]
     result = run([squawk, *options, "*.sql"], directory)
-    return result.stdout + result.stderr if result.returncode else ""
+    if result.returncode == 0:
+        return ""
+    # Colors and links, which squawk writes into a pipe too.
+    return re.sub(r"\x1b(\[[\d;]*m|\]8;;.*?\x1b\\)", "", result.stdout + result.stderr)
 
 
 def test_every_table_is_defined_in_app_models() -> None:

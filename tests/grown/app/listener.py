@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 from fastapi import Depends
@@ -27,24 +27,20 @@ class Listener:
 
     async def run(self) -> None:
         while True:
+            lost = asyncio.Event()
             try:
-                await self.listen()
+                async with self.engine.connect() as connection:
+                    driver: Any = (await connection.get_raw_connection()).driver_connection
+                    driver.add_termination_listener(lambda _, lost=lost: lost.set())
+                    await driver.add_listener(self.channel, self.wake)
+                    self.wake()  # notifications may have been missed
+                    try:
+                        await lost.wait()
+                    finally:
+                        await connection.invalidate()  # the pool must not reuse it
             except DATABASE_ERRORS as error:
                 logger.error("Cannot listen: %s", type(error).__name__)
             await asyncio.sleep(1)
-
-    async def listen(self) -> None:
-        """Listen until the connection is lost."""
-        lost = asyncio.Event()
-        async with self.engine.connect() as connection:
-            driver: Any = (await connection.get_raw_connection()).driver_connection
-            driver.add_termination_listener(lambda _: lost.set())
-            await driver.add_listener(self.channel, self.wake)
-            self.wake()  # notifications may have been missed
-            try:
-                await lost.wait()
-            finally:
-                await connection.invalidate()  # the pool must not reuse it
 
 
 @asynccontextmanager
@@ -53,8 +49,7 @@ async def listener(engine: AsyncEngine, channel: str) -> AsyncIterator[Listener]
     task = asyncio.create_task(changes.run())
     yield changes
     task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
+    await asyncio.wait([task])
 
 
 async def get_changes(connection: HTTPConnection) -> Listener:

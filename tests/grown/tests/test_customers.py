@@ -4,11 +4,14 @@ import json
 from typing import Any
 from uuid import UUID
 
-from factories import create_customer
+import pytest
+from factories import add_user, create_customer, create_invoice, upload_prices
+from fastapi import FastAPI
 from httpx import AsyncClient
-from sqlalchemy import func, insert, select
+from sqlalchemy import func, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.dependencies import Session
 from app.models.customer import Customer
 
 
@@ -36,6 +39,51 @@ async def test_email_is_unique_among_customers_that_are_not_deleted(
     assert (await client.delete(f"/customers/{customer['id']}")).status_code == 404
     assert (await client.post("/customers", json=same)).status_code == 201
     assert await connection.scalar(select(func.count()).select_from(Customer)) == 2
+
+
+async def test_change_of_an_older_version_is_a_conflict(client: AsyncClient) -> None:
+    customer = await create_customer(client)
+    changes = [{"name": name, "version": customer["version"]} for name in ("Ann", "Eve")]
+    path = f"/customers/{customer['id']}"
+    first, second = [await client.patch(path, json=change) for change in changes]
+    assert first.json() == customer | {"name": "Ann", "version": customer["version"] + 1}
+    assert second.status_code == 409
+
+
+async def test_concurrent_change_is_a_conflict(
+    app: FastAPI, client: AsyncClient, connection: AsyncConnection
+) -> None:
+    customer = await create_customer(client)
+
+    @app.post("/concurrent/{customer_id}")
+    async def change(customer_id: UUID, session: Session) -> None:
+        stored = await session.get_one(Customer, customer_id)
+        await connection.execute(text("UPDATE customers SET version = 2"))
+        stored.name = "Eve"
+
+    response = await client.post(f"/concurrent/{customer['id']}")
+    assert response.status_code == 409
+    assert response.json()["detail"] == "Another request has changed it meanwhile."
+
+
+@pytest.mark.parametrize("loaded", [[], ["invoices"]])
+async def test_row_of_a_customer_with_invoices_stays(
+    app: FastAPI, client: AsyncClient, connection: AsyncConnection, loaded: list[str]
+) -> None:
+    """The relation leaves its rows to the foreign key, whether they are loaded or not."""
+    await add_user(connection)
+    customer, products = await create_customer(client), await upload_prices(client)
+    await create_invoice(client, customer, {products["pen"]["id"]: "1"})
+
+    @app.delete("/rows/{customer_id}", status_code=204)
+    async def delete(customer_id: UUID, session: Session) -> None:
+        stored = await session.get_one(Customer, customer_id)
+        await session.refresh(stored, loaded or None)
+        await session.delete(stored)
+
+    response = await client.delete(f"/rows/{customer['id']}")
+    assert response.status_code == 409
+    assert response.json()["detail"] == "It is still the customer_id of another one."
 
 
 async def test_export_streams_every_customer(

@@ -84,6 +84,24 @@ async def test_customer_and_product_must_exist(
     assert (await client.post("/invoices", json=body, headers=LOGIN)).status_code == 404
 
 
+@pytest.mark.parametrize(
+    ("due_at", "status"), [("2027-01-31T12:00:00", 422), ("2027-01-31T12:00:00+01:00", 201)]
+)
+async def test_time_needs_its_zone(
+    client: AsyncClient, connection: AsyncConnection, due_at: str, status: int
+) -> None:
+    await add_user(connection)
+    customer, products = await prepare(client)
+    lines = [{"product_id": products["pen"]["id"], "quantity": "1"}]
+    body = {"customer_id": customer["id"], "lines": lines, "due_at": due_at}
+    response = await client.post("/invoices", json=body, headers=LOGIN)
+    assert response.status_code == status
+    if status == 422:
+        assert [error["location"] for error in response.json()["errors"]] == ["body.due_at"]
+    else:
+        assert response.json()["due_at"] == due_at
+
+
 async def test_invoice_is_paid_once(client: AsyncClient, connection: AsyncConnection) -> None:
     await add_user(connection)
     customer, products = await prepare(client)

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from alembic.autogenerate.api import AutogenContext
 from alembic.autogenerate.render import _repr_type
+from alembic.ddl.postgresql import PostgresqlImpl
 from alembic.operations import ops
 from alembic.runtime.migration import MigrationContext
 from alembic.runtime.plugins import Plugin
@@ -32,8 +33,7 @@ OWN_TABLES = text("""
     FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
     WHERE relkind IN ('r', 'p') AND NOT relispartition AND NOT EXISTS (
         SELECT FROM pg_depend
-        WHERE classid = 'pg_class'::regclass AND objid = pg_class.oid AND deptype = 'e'
-    )
+        WHERE classid = 'pg_class'::regclass AND objid = pg_class.oid AND deptype = 'e')
 """)
 
 
@@ -72,6 +72,15 @@ def autogenerate_options(
         "process_revision_directives": review,
         "render_item": render_type,
     }
+
+
+class Impl(PostgresqlImpl):
+    """Write `%` into a revision as it is: Alembic's own class doubles it, for psycopg."""
+
+    __dialect__ = "postgresql"  # makes Alembic use this class
+
+    def render_ddl_sql_expr(self, *expression: Any, **options: Any) -> str:
+        return super().render_ddl_sql_expr(*expression, **options).replace("%%", "%")
 
 
 def compare_type(context: MigrationContext, *columns_and_types: object) -> bool | None:

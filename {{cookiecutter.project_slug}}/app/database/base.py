@@ -7,6 +7,7 @@ from hashlib import sha256
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ExcludeConstraint
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.sql.operators import in_op
@@ -51,6 +52,7 @@ class Base(DeclarativeBase):
             "constraint_name": check_name,
             "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
             "pk": "pk_%(table_name)s",
+            ExcludeConstraint: "ex_%(table_name)s_%(column_0_N_name)s",
         }
     )
     # An enum is text with a CHECK constraint. Unlike with PostgreSQL's enum type, a value can

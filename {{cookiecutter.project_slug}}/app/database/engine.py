@@ -14,7 +14,6 @@ from .urls import ConfigurationError
 
 CONNECT_TIMEOUT = 5  # seconds
 GRACE = 5  # seconds by which the client's limit on a statement exceeds the server's
-LOCK_TIMEOUT = 5  # seconds to wait for a row that another transaction has changed
 KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
 
 NO_ANSWER = "no answer in time"  # asyncio's TimeoutError has no message
@@ -77,7 +76,7 @@ def connect_arguments(settings: DatabaseSettings) -> dict[str, Any]:
         "timeout": CONNECT_TIMEOUT,
         "command_timeout": limit + GRACE if limit else None,
         "server_settings": {
-            "lock_timeout": milliseconds(LOCK_TIMEOUT),
+            "lock_timeout": milliseconds(settings.database_lock_timeout_seconds),
             "statement_timeout": milliseconds(limit),
             "idle_in_transaction_session_timeout": milliseconds(idle),
         },

@@ -82,6 +82,8 @@ def explain(error: CommandError | ConfigurationError | DBAPIError, config: Confi
     if isinstance(error.orig, errors.InsufficientPrivilege | errors.InvalidSchemaName):
         advice = "DATABASE_URL_SYNC must name the role that owns the schema"
         return f"{reason}: {advice}. Statements for a superuser go into roles.sql"
+    if isinstance(error.orig, errors.FeatureNotSupported) and "is not available" in reason:
+        return f"{reason}: the embedded server has only vector and plpgsql. Use your own server"
     if isinstance(error.orig, errors.QueryCanceled) and "statement timeout" in reason:
         return f"{reason}: raise MIGRATION_STATEMENT_TIMEOUT_SECONDS for this revision"
     if error.connection_invalidated:

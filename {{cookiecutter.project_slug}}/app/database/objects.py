@@ -13,7 +13,7 @@ from alembic.autogenerate import renderers
 from alembic.autogenerate.api import AutogenContext
 from alembic.operations import ops
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Dialect, Enum, MetaData, Sequence, inspect, literal
+from sqlalchemy import Enum, MetaData, Sequence, inspect, literal
 from sqlalchemy.dialects.postgresql import CreateEnumType, DropEnumType
 from sqlalchemy.schema import CreateSchema, CreateSequence, DropSchema, DropSequence
 from sqlalchemy.sql import ClauseElement
@@ -33,11 +33,9 @@ def render_autocommit(context: AutogenContext, operation: AutocommitOp) -> list[
 
 def add_objects(up: ops.OpContainer, down: ops.OpContainer, migration: MigrationContext) -> None:
     """Create what is missing before the tables, and drop it after them."""
-    metadata, dialect = migration.opts["target_metadata"], migration.dialect
+    metadata = migration.opts["target_metadata"]
     items = objects_of(metadata)
     schemas = {item.schema for item in (*metadata.tables.values(), *items) if item.schema}
-    if not schemas and not items:
-        return
     inspector: Any = inspect(migration.connection)  # `get_enums` is PostgreSQL's own
     values: list[AutocommitOp] = []
     steps: list[tuple[ClauseElement, ClauseElement]] = []
@@ -50,11 +48,11 @@ def add_objects(up: ops.OpContainer, down: ops.OpContainer, migration: Migration
             continue
         known = {kind["name"]: kind["labels"] for kind in inspector.get_enums(item.schema)}
         if item.name in known:
-            values += add_values(item, known[item.name], dialect)
+            values += add_values(item, known[item.name], migration)
         else:
             steps.append((CreateEnumType(item), DropEnumType(item)))
-    up.ops[:0] = [*values, *(ops.ExecuteSQLOp(write(create, dialect)) for create, _ in steps)]
-    down.ops += [ops.ExecuteSQLOp(write(drop, dialect)) for _, drop in reversed(steps)]
+    up.ops[:0] = [*values, *(ops.ExecuteSQLOp(write(create, migration)) for create, _ in steps)]
+    down.ops += [ops.ExecuteSQLOp(write(drop, migration)) for _, drop in reversed(steps)]
 
 
 def objects_of(metadata: MetaData) -> list[Sequence | Enum]:
@@ -72,22 +70,21 @@ def objects_of(metadata: MetaData) -> list[Sequence | Enum]:
     return [objects[key] for key in sorted(objects)]
 
 
-def add_values(item: Enum, known: list[str], dialect: Dialect) -> Iterator[AutocommitOp]:
+def add_values(item: Enum, known: list[str], context: MigrationContext) -> Iterator[AutocommitOp]:
     """Yield a statement for each value that the type lacks, in the order of the model."""
-    name = item.compile(dialect)
+    name = item.compile(context.dialect)
     for before, value in pairwise([None, *item.enums]):
         if value not in known:
-            new, other = (write(literal(label), dialect) for label in (value, before or known[0]))
+            new, other = (write(literal(label), context) for label in (value, before or known[0]))
             place = f"{'AFTER' if before else 'BEFORE'} {other}"
             yield AutocommitOp(f"ALTER TYPE {name} ADD VALUE IF NOT EXISTS {new} {place}")
     if left := [value for value in known if value not in item.enums]:
         logger.warning("The type %s keeps %s: PostgreSQL removes no value of it", name, left)
 
 
-def write(element: ClauseElement, dialect: Dialect) -> str:
+def write(element: ClauseElement, context: MigrationContext) -> str:
     """Write an element for `op.execute`, in which a colon begins a parameter."""
-    compiled = element.compile(dialect=dialect, compile_kwargs={"literal_binds": True})
-    sql = str(compiled).replace("%%", "%").replace(":", r"\:")
+    sql = context.impl.render_ddl_sql_expr(element).replace(":", r"\:")
     if isinstance(element, CreateEnumType):  # IF NOT EXISTS, which it does not have
         return f"DO $$ BEGIN {sql}; EXCEPTION WHEN duplicate_object THEN END $$"
     return sql

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Never, TypeVar, TypeVarTuple
 
 from sqlalchemy import Executable, Result, ScalarResult, event, exc, orm
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker
-from sqlalchemy.orm.interfaces import ORMOption
+from sqlalchemy.orm.interfaces import LoaderOption, ORMOption
 from sqlalchemy.sql.selectable import TypedReturnsRows
 from sqlalchemy.util.concurrency import greenlet_spawn, in_greenlet
 
@@ -17,6 +17,7 @@ OneColumn = TypedReturnsRows[T, *tuple[Any, ...]]
 Values = dict[str, Any] | None
 
 HOW_TO_LOAD = "load it in the query, for instance with .options(selectinload(Class.attribute))"
+HOW_TO_REFRESH = "use await session.refresh(object), or eager_defaults in its class"
 
 
 class ReadOnlyViolation(Exception):
@@ -43,6 +44,8 @@ class Reader:
 
     async def rows(self, select: Executable, values: Values = None) -> Sequence[Any]:
         refuse_all_but_select(select)
+        if any(isinstance(option, LoaderOption) for option in select._with_options):
+            raise ValueError("rows() ignores selectinload() and its like: use scalars() or get()")
         if isinstance(self.bind, AsyncConnection):  # a test's, in its transaction
             return (await self.bind.execute(select, values)).all()
         engine = self.bind.sync_engine
@@ -87,10 +90,13 @@ class WritingSession(orm.Session):
 
 @event.listens_for(WritingSession, "do_orm_execute")
 def refuse_lazy_loading(state: orm.ORMExecuteState) -> None:
-    if not in_greenlet():
-        path = state.loader_strategy_path
-        name = path[-1] if path else f"A column of {state.bind_mapper}"
-        raise NotLoaded(f"{name} was not loaded: {HOW_TO_LOAD}")
+    if not in_greenlet() and state.is_relationship_load:
+        raise NotLoaded(f"{(state.loader_strategy_path or '')[-1]} was not loaded: {HOW_TO_LOAD}")
+    if not in_greenlet() and state.is_column_load:
+        columns: Any = getattr(state._orm_compile_options(), "_only_load_props", None)
+        names = " and ".join(sorted(columns or ["A column"]))
+        kind = state.all_mappers[0].class_.__name__
+        raise NotLoaded(f"{names} of {kind} was not loaded: {HOW_TO_REFRESH}")
 
 
 async def commit(session: AsyncSession) -> None:

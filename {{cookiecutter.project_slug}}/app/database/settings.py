@@ -46,6 +46,7 @@ class DatabaseSettings(BaseSettings):
     database_pooler: Literal["none", "pgbouncer"] = "none"
     database_pool_size: PositiveInt = 15  # connections of one process
     database_statement_timeout_seconds: Seconds = 30
+    database_lock_timeout_seconds: Seconds = 5  # wait for a row that another transaction changes
     database_idle_in_transaction_timeout_seconds: Seconds = 60
 
     def __init__(self, **values: Any) -> None:

@@ -3,7 +3,7 @@
 from typing import Any
 
 import asyncpg
-from sqlalchemy import exc
+from sqlalchemy import exc, orm
 from sqlalchemy.dialects import postgresql
 
 from .base import Base
@@ -11,7 +11,7 @@ from .engine import DatabaseUnavailable, OutcomeUnknown
 
 # The exceptions for explain(), from SQLAlchemy or from asyncpg itself.
 DATABASE_ERRORS: tuple[type[Exception], ...] = (
-    *(DatabaseUnavailable, exc.DBAPIError, exc.TimeoutError),
+    *(DatabaseUnavailable, exc.DBAPIError, exc.TimeoutError, orm.exc.StaleDataError),
     *(asyncpg.PostgresError, asyncpg.InterfaceError),
 )
 PREPARER = postgresql.dialect().identifier_preparer  # type: ignore[no-untyped-call]
@@ -22,10 +22,11 @@ CONTENDED = "Others are changing the same rows; try again."
 TIMED_OUT = "The server took too long to answer."
 
 # By SQLSTATE or by its class, the first two characters. A state that is missing here is a bug.
-# 22000 is asyncpg's own, for a value of the wrong Python type.
 MEANINGS = {
+    "02000": (409, "Another request has changed it meanwhile."),
     "08": (503, UNAVAILABLE),
     "08007": (503, "The connection was lost: look whether the change was stored."),
+    "22000": (422, UNSTORABLE),  # bounds of a range in the wrong order
     "22001": (422, UNSTORABLE),  # longer than varchar(n)
     "22003": (422, UNSTORABLE),  # out of range
     "22021": (422, UNSTORABLE),  # NUL in text
@@ -39,6 +40,7 @@ MEANINGS = {
     "40001": (503, CONTENDED),  # serialization failure
     "40P01": (503, CONTENDED),  # deadlock
     "53": (503, "The database is busy."),
+    "54000": (422, UNSTORABLE),  # too long for an index
     "55P03": (503, CONTENDED),  # lock_timeout
     "57": (503, UNAVAILABLE),  # stopping or starting
     "57014": (504, TIMED_OUT),  # statement_timeout
@@ -68,10 +70,14 @@ def sqlstate(error: Exception, method: str) -> str:
             return "08006"  # other ones are bugs of the caller
         case asyncpg.DataError(__cause__=OverflowError() | UnicodeError()):
             return "22003"  # in the client's encoder
+        case asyncpg.DataError(severity=None):
+            return ""  # also there: a value of the wrong Python type
         case asyncpg.InvalidCachedStatementError():
             return "40001"  # a migration changed the type of a column: the next attempt works
         case exc.TimeoutError():  # the pool's
             return "53300"
+        case orm.exc.StaleDataError():  # no row has the id and the version
+            return "02000"
         case asyncpg.ForeignKeyViolationError():
             # In COMMIT, where a deferred constraint fails, only the request's method is known.
             statement = getattr(error, "statement", None) or method

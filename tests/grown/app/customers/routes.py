@@ -6,7 +6,7 @@ from uuid import UUID
 from fastapi import APIRouter
 
 from app.customers import service
-from app.customers.schemas import CustomerCreate, CustomerRead
+from app.customers.schemas import CustomerChange, CustomerCreate, CustomerRead
 from app.dependencies import ReadSession, Session
 from app.models.customer import Customer
 from app.types import Text
@@ -30,6 +30,11 @@ async def export(reader: ReadSession) -> AsyncIterator[CustomerRead]:
     """Stream every customer as a line of JSON."""
     async for row in service.export(reader):
         yield CustomerRead.model_validate(row)
+
+
+@router.patch("/{customer_id}", response_model=CustomerRead, responses=responses(404, 409))
+async def rename(customer_id: UUID, change: CustomerChange, session: Session) -> Customer:
+    return await service.rename(session, customer_id, change)
 
 
 @router.delete("/{customer_id}", status_code=204, responses=responses(404))

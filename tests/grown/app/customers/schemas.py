@@ -1,12 +1,11 @@
 """The bodies of requests and responses."""
 
-from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.types import Text
+from app.types import Id, Moment, Text
 
 Name = Annotated[Text, Field(min_length=1, max_length=200)]
 Email = Annotated[Text, Field(pattern=r"^[^@\s]+@[^@\s]+$", max_length=254)]
@@ -21,6 +20,13 @@ class CustomerCreate(BaseModel):
     details: dict[Name, Name | int | bool] = Field(default_factory=dict)
 
 
+class CustomerChange(BaseModel):
+    """A new name, and the version to which it applies."""
+
+    name: Name
+    version: Id
+
+
 class CustomerRead(BaseModel):
     """A stored customer."""
 
@@ -31,4 +37,5 @@ class CustomerRead(BaseModel):
     email: str
     labels: list[str]
     details: dict[str, Any]
-    created_at: datetime
+    created_at: Moment
+    version: int

@@ -7,10 +7,13 @@ from uuid import UUID
 from sqlalchemy import bindparam, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.customers.schemas import CustomerCreate
+from app.customers.schemas import CustomerChange, CustomerCreate
 from app.database import Reader
-from app.errors import NotFound
+from app.errors import Conflict, NotFound
 from app.models.customer import Customer
+
+KEPT = select(Customer).where(Customer.deleted_at.is_(None))
+BATCH = KEPT.where(Customer.id > bindparam("after")).order_by(Customer.id).limit(1000)
 
 
 async def create(session: AsyncSession, new: CustomerCreate) -> Customer:
@@ -21,10 +24,20 @@ async def create(session: AsyncSession, new: CustomerCreate) -> Customer:
 
 
 async def find(reader: Reader, label: str) -> Sequence[Customer]:
-    query = select(Customer).where(
-        Customer.labels.contains([label]), Customer.deleted_at.is_(None)
-    )
-    return (await reader.scalars(query.order_by(Customer.name))).all()
+    query = KEPT.where(Customer.labels.contains([label])).order_by(Customer.name)
+    return (await reader.scalars(query)).all()
+
+
+async def rename(session: AsyncSession, customer_id: UUID, change: CustomerChange) -> Customer:
+    """Change the name. Raises NotFound or Conflict."""
+    customer = await session.get(Customer, customer_id)
+    if customer is None or customer.deleted_at:
+        raise NotFound(f"There is no customer {customer_id}.")
+    if customer.version != change.version:
+        raise Conflict("Another request has changed it meanwhile.")
+    customer.name = change.name
+    await session.flush()
+    return customer
 
 
 async def delete(session: AsyncSession, customer_id: UUID) -> None:
@@ -33,14 +46,6 @@ async def delete(session: AsyncSession, customer_id: UUID) -> None:
     if customer is None or customer.deleted_at:
         raise NotFound(f"There is no customer {customer_id}.")
     customer.deleted_at = func.now()
-
-
-BATCH = (
-    select(Customer)
-    .where(Customer.id > bindparam("after"), Customer.deleted_at.is_(None))
-    .order_by(Customer.id)
-    .limit(1000)
-)
 
 
 async def export(reader: Reader) -> AsyncIterator[Any]:

@@ -1,6 +1,5 @@
 """The bodies of requests and responses."""
 
-from datetime import datetime
 from decimal import Decimal
 from typing import Annotated
 from uuid import UUID
@@ -8,7 +7,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.models.invoice import Status
-from app.types import Id, Text
+from app.types import Id, Moment, Text
 
 Quantity = Annotated[Decimal, Field(gt=0, max_digits=10, decimal_places=3)]
 
@@ -24,6 +23,7 @@ class InvoiceCreate(BaseModel):
     """A new invoice."""
 
     customer_id: UUID
+    due_at: Moment | None = None
     lines: list[LineCreate] = Field(min_length=1, max_length=100)
     tags: list[Annotated[Text, Field(min_length=1, max_length=50)]] = Field(
         default_factory=list, max_length=20
@@ -63,7 +63,8 @@ class InvoiceRead(Read):
 
     number: int
     status: Status
-    created_at: datetime
+    created_at: Moment
+    due_at: Moment | None
     customer: CustomerName
     lines: list[LineRead]
     tags: list[TagRead]

@@ -32,6 +32,7 @@ async def create(session: AsyncSession, new: InvoiceCreate, user: User) -> Invoi
     invoice = Invoice(
         customer_id=new.customer_id,
         created_by=user.id,
+        due_at=new.due_at,
         lines=[
             InvoiceLine(
                 position=position,
@@ -60,13 +61,9 @@ async def get_tags(session: AsyncSession, names: list[str]) -> list[Tag]:
 
 async def get(reader: Reader, number: int) -> Invoice:
     """Return the invoice with its relations. Raises NotFound."""
-    query = (
-        select(Invoice)
-        .where(Invoice.number == number)
-        .options(selectinload(Invoice.customer), selectinload(Invoice.lines))
-        .options(selectinload(Invoice.tags))
-    )
-    invoice = await reader.scalar(query)
+    relations = [Invoice.customer, Invoice.lines, Invoice.tags]
+    query = select(Invoice).where(Invoice.number == number)
+    invoice = await reader.scalar(query.options(*map(selectinload, relations)))
     if invoice is None:
         raise NotFound(f"There is no invoice {number}.")
     return invoice

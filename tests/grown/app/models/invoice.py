@@ -63,6 +63,7 @@ class Invoice(Base):
     status: Mapped[Status] = mapped_column(server_default=Status.OPEN)
     created_by: Mapped[int] = mapped_column(ForeignKey("accounts.users.id"), index=True)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now(), index=True)
+    due_at: Mapped[datetime | None]
     lines: Mapped[list["InvoiceLine"]] = relationship(
         order_by="InvoiceLine.position", cascade="all, delete-orphan"
     )

@@ -19,7 +19,7 @@ async def read_all(reader: ReadSession) -> Sequence[Any]:
     return await service.get_all(reader)
 
 
-@router.post("/import")
+@router.post("/import", max_body_size=20_000_000)
 async def upload(file: UploadFile, session: Session) -> Imported:
     """Store a price list: a CSV file with the columns sku, name, price and unit."""
     prices = service.parse(iterdecode(file.file, "utf-8", errors="replace"))

@@ -193,7 +193,7 @@ def half_open(stage: Stage, clients: int = 8, rounds: int = 1) -> Outcome:
 def exhausted(stage: Stage, more: int = 5) -> Outcome:
     """Every connection of the pool is in use for longer than other requests wait."""
     faults = []
-    with stage.serve() as server:
+    with stage.serve(DATABASE_LOCK_TIMEOUT_SECONDS="60") as server:
         with occupied(stage, server) as holding:
             refused = asyncio.run(get_pages(server.url, more))
             if stage.waiting() != POOL:

@@ -36,7 +36,7 @@ LAYOUT = """
     app/items/ __init__.py routes.py schemas.py service.py
     app/models/ __init__.py item.py
     app/web/ __init__.py docs.py health.py logs.py middleware.py openapi.py problems.py
-    app/web/ server.py shutdown.py tuning.py
+    app/web/ server.py shutdown.py
     dev/ __init__.py __main__.py postgres.py
     docs/ deploy.md grow.md migrations.md
     tests/ conftest.py test_errors.py test_health.py test_items.py test_layout.py

@@ -160,16 +160,8 @@ def migration_lock(config: Config, migration: MigrationContext) -> Iterator[None
     with connection.engine.execution_options(isolation_level="AUTOCOMMIT").connect() as lock:
         acquire(lock, key, migration_settings(config).migration_wait_seconds)
         process: Any = connection.connection.driver_connection
-        with blockers(lock, process.info.backend_pid) as seen:
-            try:
-                yield
-            except OperationalError as error:
-                if not isinstance(error.orig, errors.LockNotAvailable):
-                    raise
-                reason = "".join(seen) or "its holder is gone by now"
-                raise CommandError(
-                    f"A lock was not free in time: {reason}. Run the revision again"
-                ) from error
+        with name_blocker(lock, process.info.backend_pid):
+            yield
         try:
             lock.execute(text("SELECT"))  # the lock is lost with its connection
         except (DBAPIError, PendingRollbackError) as error:
@@ -192,20 +184,24 @@ def acquire(lock: Connection, key: str, seconds: float) -> None:
 
 
 @contextmanager
-def blockers(lock: Connection, waiting: int) -> Iterator[list[str]]:
-    """Watch who blocks the process `waiting`: after the timeout it is too late to ask."""
-    seen: list[str] = []
-    end = Event()
+def name_blocker(lock: Connection, waiting: int) -> Iterator[None]:
+    """Name the holder of a lock that `waiting` does not get: after the timeout none is known."""
+    holder, end = "its holder is gone by now", Event()
 
     def watch() -> None:
+        nonlocal holder
         while not end.wait(0.1):
-            if found := lock.scalar(HOLDERS, {"key": None, "waiting": waiting}):
-                seen[:] = [found]
+            holder = lock.scalar(HOLDERS, {"key": None, "waiting": waiting}) or holder
 
     with ThreadPoolExecutor(1) as thread:
         thread.submit(watch)
         try:
-            yield seen
+            yield
+        except OperationalError as error:
+            if not isinstance(error.orig, errors.LockNotAvailable):
+                raise
+            reason = f"A lock was not free in time: {holder}. Run the revision again"
+            raise CommandError(reason) from error
         finally:
             end.set()
 

@@ -15,6 +15,7 @@ T = TypeVar("T")
 Columns = TypeVarTuple("Columns")
 OneColumn = TypedReturnsRows[T, *tuple[Any, ...]]
 Values = dict[str, Any] | None
+Bind = AsyncEngine | AsyncConnection
 
 HOW_TO_LOAD = "load it in the query, for instance with .options(selectinload(Class.attribute))"
 HOW_TO_REFRESH = "use await session.refresh(object), or eager_defaults in its class"
@@ -37,7 +38,7 @@ class Reader:
     inside a SELECT: a function, a changing CTE.
     """
 
-    def __init__(self, bind: AsyncEngine | AsyncConnection) -> None:
+    def __init__(self, bind: Bind) -> None:
         if isinstance(bind, AsyncEngine):
             bind = bind.execution_options(isolation_level="AUTOCOMMIT")
         self.bind = bind
@@ -113,9 +114,7 @@ async def commit(session: AsyncSession) -> None:
 class Database:
     """A transaction, `sessions.begin()`, and a `reader`, on one engine or a test's connection."""
 
-    def __init__(
-        self, bind: AsyncEngine | AsyncConnection, probe: AsyncEngine | None = None
-    ) -> None:
+    def __init__(self, bind: Bind, probe: Bind | None = None) -> None:
         self.probe = Reader(probe or bind)  # for readiness, even if the pool is in use
         self.sessions = async_sessionmaker(
             bind,

@@ -4,14 +4,8 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    Field,
-    InstanceOf,
-    PlainSerializer,
-    PositiveInt,
-    ValidationError,
-    model_validator,
-)
+from pydantic import Field, InstanceOf, PositiveInt, ValidationError, model_validator
+from pydantic.functional_serializers import PlainSerializer
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy import URL
 

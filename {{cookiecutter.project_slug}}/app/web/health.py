@@ -2,16 +2,14 @@
 
 import asyncio
 import logging
-from typing import Annotated
 
 import asyncpg
 import sqlalchemy as sa
-from fastapi import APIRouter, Depends, HTTPException, Request
+from fastapi import APIRouter, HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
 
-from app.database import Database, Reader
+from app.database import Reader
 from app.database.migrations import schema_state
-from app.dependencies import get_database
 from app.web.openapi import responses
 
 TIMEOUT = 5  # seconds for the database to answer
@@ -29,9 +27,7 @@ async def live() -> dict[str, str]:
 
 @router.head("/ready", include_in_schema=False)
 @router.get("/ready", responses=responses(503))
-async def ready(
-    request: Request, database: Annotated[Database, Depends(get_database)]
-) -> dict[str, str]:
+async def ready(request: Request) -> dict[str, str]:
     """Answers 200 if the database answers and its schema is not behind this code.
 
     The schema is newer while a deployment is under way: the old replicas keep serving.
@@ -40,7 +36,7 @@ async def ready(
         raise HTTPException(503, "This process shuts down.")
     try:
         async with asyncio.timeout(TIMEOUT):
-            applied = await applied_revisions(database.probe)
+            applied = await applied_revisions(request.app.state.database.probe)
     except TimeoutError:
         raise HTTPException(503, f"The database did not answer in {TIMEOUT} seconds.") from None
     state = await run_in_threadpool(schema_state, applied)

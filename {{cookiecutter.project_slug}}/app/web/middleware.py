@@ -61,56 +61,51 @@ class RequestContext:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             return await self.app(scope, receive, send)
-        request_id = Headers(scope=scope).get("x-request-id", "")
-        if not REQUEST_ID.fullmatch(request_id):
-            request_id = token_hex(16)
+        exchange = Exchange(scope, receive, send, self.shutdown)
         clear_contextvars()
-        bind_contextvars(request_id=request_id)
-        added = HTTPS_HEADERS if scope.get("scheme") in {"https", "wss"} else HEADERS
-        response = Response(send, {**added, "x-request-id": request_id}, self.shutdown)
+        bind_contextvars(request_id=exchange.id)
         try:
-            await self.app(scope, limit_body_time(receive), response.send)
+            await self.app(scope, exchange.receive, exchange.send)
         finally:
-            response.log(scope)
+            exchange.log()
 
 
-def limit_body_time(receive: Receive) -> Receive:
-    """Answer 408 if the next part of a body does not arrive in time."""
-    more = True
+class Exchange:
+    """A request and its response: limits the wait for the body, adds headers, times and logs."""
 
-    async def receive_in_time() -> Message:
-        nonlocal more
-        try:  # no limit after the body: the next message is the end of the connection
-            async with asyncio.timeout(BODY_TIMEOUT if more else None):
-                message = await receive()
-        except TimeoutError:
-            raise HTTPException(408, "The body did not arrive in time.") from None
-        more = message.get("more_body", False)
-        return message
-
-    return receive_in_time
-
-
-class Response:
-    """Adds headers to the messages of one response, times and logs it."""
-
-    def __init__(self, send: Send, added: dict[str, str], shutdown: Shutdown) -> None:
-        self.forward, self.added, self.shutdown = send, added, shutdown
+    def __init__(self, scope: Scope, receive: Receive, send: Send, shutdown: Shutdown) -> None:
+        self.scope, self.shutdown = scope, shutdown
+        self.server_receive, self.server_send = receive, send
+        self.id = Headers(scope=scope).get("x-request-id", "")
+        if not REQUEST_ID.fullmatch(self.id):
+            self.id = token_hex(16)
+        self.more_body = True
         self.status: int | None = None
         self.start = perf_counter()
         self.end = 0.0  # no message yet
+
+    async def receive(self) -> Message:
+        """Receive a message. Raises a 408 if the next part of a body does not arrive in time."""
+        try:  # no limit after the body: the next message is the end of the connection
+            async with asyncio.timeout(BODY_TIMEOUT if self.more_body else None):
+                message = await self.server_receive()
+        except TimeoutError:
+            raise HTTPException(408, "The body did not arrive in time.") from None
+        self.more_body = message.get("more_body", False)
+        return message
 
     async def send(self, message: Message) -> None:
         if message["type"].endswith((".start", ".accept")):  # the messages with headers
             self.status = message.get("status", 101)  # a WebSocket's acceptance has none
             message.setdefault("headers", [])
             self.complete(MutableHeaders(scope=message))
-        await self.forward(message)
+        await self.server_send(message)
         self.end = perf_counter()
 
     def complete(self, headers: MutableHeaders) -> None:
         """Add what is missing. Only a response with an ETag may be stored, and is revalidated."""
-        for name, value in self.added.items():
+        added = HTTPS_HEADERS if self.scope.get("scheme") in {"https", "wss"} else HEADERS
+        for name, value in {**added, "x-request-id": self.id}.items():
             headers.setdefault(name, value)
         headers.setdefault("cache-control", "no-cache" if "etag" in headers else "no-store")
         # While shutting down, a load balancer reconnects elsewhere. After these two, a client
@@ -118,16 +113,17 @@ class Response:
         if self.shutdown.begun or self.status in {408, 413}:
             headers.append("connection", "close")
 
-    def log(self, scope: Scope) -> None:
+    def log(self) -> None:
         """Log one line without the query, which may hold a token."""
-        level = logging.DEBUG if is_probe(scope) else logging.INFO
+        level = logging.DEBUG if is_probe(self.scope) else logging.INFO
         if access_log.isEnabledFor(level):
+            client = self.scope.get("client")
             fields = {
-                "method": scope.get("method", "WEBSOCKET"),
-                "path": quote(scope["path"][:1000]),
+                "method": self.scope.get("method", "WEBSOCKET"),
+                "path": quote(self.scope["path"][:1000]),
                 "status": self.status,
                 "duration_ms": round(((self.end or perf_counter()) - self.start) * 1000, 2),
-                "client": scope["client"][0] if scope.get("client") else None,
+                "client": client[0] if client else None,
             }
             access_log.log(level, "request", extra=fields)
 
@@ -147,11 +143,6 @@ class AllowedHosts(TrustedHostMiddleware):
 
 def cors(origins: list[str]) -> list[Middleware]:
     """Return the middleware that lets pages of `origins` call the API, without cookies."""
-    middleware = Middleware(
-        CORSMiddleware,
-        allow_origins=origins,
-        allow_methods=["*"],
-        allow_headers=["*"],
-        expose_headers=["X-Request-ID"],
-    )
+    options: dict[str, Any] = {"allow_methods": ["*"], "allow_headers": ["*"]}
+    middleware = Middleware(CORSMiddleware, origins, expose_headers=["X-Request-ID"], **options)
     return [middleware] if origins else []

@@ -1,6 +1,6 @@
 """uvicorn's HTTP protocol, with the limits on a request's head that it lacks."""
 
-import sys
+import os
 from asyncio import BaseTransport, TimerHandle
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -13,25 +13,20 @@ REFUSAL = b"HTTP/1.1 %s\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 TOO_LARGE = REFUSAL % b"431 Request Header Fields Too Large"
 TOO_SLOW = REFUSAL % b"408 Request Timeout"
 
-
-if sys.platform == "win32":
-    LAST_FILE = sys.maxsize
-else:
-    from resource import RLIMIT_NOFILE, getrlimit
-
-    LAST_FILE = getrlimit(RLIMIT_NOFILE)[0] - 1
+# The last file descriptor of this process. Windows has no such limit.
+LAST_FILE = os.sysconf("SC_OPEN_MAX") - 1 if hasattr(os, "sysconf") else None
 
 
 class Protocol(HttpToolsProtocol):
     """Refuses a head that is too large or too slow, and a body that nobody reads."""
 
     unparsed = 0  # bytes since a head, or a part of a body that is read, was complete
-    timer: TimerHandle | None = None
+    timer: TimerHandle  # of a head that is not complete
 
     def connection_made(self, transport: BaseTransport) -> None:
         super().connection_made(transport)  # type: ignore[arg-type] # uvicorn narrows it
         self.timer = self.loop.call_later(HEAD_TIMEOUT, self.refuse, TOO_SLOW)
-        if transport.get_extra_info("socket").fileno() >= LAST_FILE:  # uvloop is silent
+        if transport.get_extra_info("socket").fileno() == LAST_FILE:  # uvloop is silent
             self.logger.error("Too many open files: further connections fail.")
 
     def data_received(self, data: bytes) -> None:
@@ -39,12 +34,12 @@ class Protocol(HttpToolsProtocol):
         super().data_received(data)
         if self.unparsed > HEAD_SIZE:
             self.refuse(TOO_LARGE)
-        elif self.unparsed and not self.timer and self.is_idle():
+        elif self.unparsed and self.timer.cancelled() and self.is_idle():
             self.timer = self.loop.call_later(HEAD_TIMEOUT, self.refuse, TOO_SLOW)
 
     def on_headers_complete(self) -> None:
         self.unparsed = 0
-        self.stop_timer()
+        self.timer.cancel()
         if self.parser.should_upgrade() and BODY & {name for name, _ in self.headers}:
             raise ValueError("the parser would lose the body")  # uvicorn answers 400
         super().on_headers_complete()
@@ -55,19 +50,13 @@ class Protocol(HttpToolsProtocol):
         super().on_body(body)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.stop_timer()
+        self.timer.cancel()
         super().connection_lost(exc)
 
     def is_idle(self) -> bool:
         return self.cycle is None or self.cycle.response_complete
 
-    def stop_timer(self) -> None:
-        if self.timer:
-            self.timer.cancel()
-            self.timer = None
-
     def refuse(self, response: bytes) -> None:
-        if not self.transport.is_closing():
-            if self.is_idle():
-                self.transport.write(response)
-            self.transport.close()
+        if self.is_idle() and not self.transport.is_closing():
+            self.transport.write(response)
+        self.transport.close()

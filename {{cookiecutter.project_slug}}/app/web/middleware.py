@@ -108,9 +108,8 @@ class Exchange:
         for name, value in {**added, "x-request-id": self.id}.items():
             headers.setdefault(name, value)
         headers.setdefault("cache-control", "no-cache" if "etag" in headers else "no-store")
-        # While shutting down, a load balancer reconnects elsewhere. After these two, a client
-        # may still be sending its body.
-        if self.shutdown.begun or self.status in {408, 413}:
+        # So that a load balancer reconnects elsewhere. After a 408, a body may still come.
+        if self.shutdown.begun or self.status == 408:
             headers.append("connection", "close")
 
     def log(self) -> None:

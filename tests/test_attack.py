@@ -26,7 +26,7 @@ from serving import Server, serve, wait_until
 pytestmark = pytest.mark.slow
 
 COMMAND = ("python", "-m", "app", "--port=PORT")  # of docs/deploy.md and of the Dockerfile
-SIZE = 20_000_000
+SIZE = 40_000_000  # more than what is discarded, and the buffers between
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ import living
 import measure
 import migrating
 import projects
+import scale
 import speed
 import surviving
 
@@ -21,7 +22,12 @@ Benchmark = Callable[..., None]
 # Each gets an empty directory.
 ALONE: list[Benchmark] = [*budgets.BENCHMARKS, *projects.BENCHMARKS, *surviving.BENCHMARKS]
 # Each gets a project, and runs inside its `uv run dev`.
-INSIDE: list[Benchmark] = [*migrating.BENCHMARKS, *speed.BENCHMARKS, *living.BENCHMARKS]
+INSIDE: list[Benchmark] = [
+    *migrating.BENCHMARKS,
+    *speed.BENCHMARKS,
+    *scale.BENCHMARKS,
+    *living.BENCHMARKS,
+]
 
 
 def main() -> None:

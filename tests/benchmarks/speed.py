@@ -146,7 +146,8 @@ def show(kind: str, loads: dict[str, list[Load]]) -> None:
     ours, usual, floor = (loads[name] for name in ("the example", "usual", "floor"))
     report_ratio(f"{kind} ÷ usual", middle(ours, rate) / middle(usual, rate), AT_LEAST[kind])
     report(f"{kind}, p99 ÷ usual", middle(ours, p99) / middle(usual, p99), 0.5)
-    print(f"{kind} ÷ usual, of processor time: {middle(ours, per_cpu) / middle(usual, per_cpu):.2f}")
+    efficiency = middle(ours, per_cpu) / middle(usual, per_cpu)
+    print(f"{kind} ÷ usual, of processor time: {efficiency:.2f}")
     print(f"{kind} ÷ floor: {middle(ours, rate) / middle(floor, rate):.2f} (aim: 0.33)")
 
 

@@ -1,15 +1,7 @@
-"""An application with the imports and the number of routes of the generated one, and no more."""
+"""FastAPI and SQLAlchemy with the number of routes of the generated application, and no more."""
 
-import alembic.config
-import alembic.runtime.migration
-import alembic.script
-import asyncpg
-import dotenv
-import fastapi
-import psycopg
-import pydantic_settings
-import sqlalchemy.ext.asyncio
-from fastapi.middleware.cors import CORSMiddleware
+from fastapi import FastAPI
+from sqlalchemy.ext.asyncio import create_async_engine
 
 ROUTES = {
     "/health/live": ["GET"],
@@ -17,15 +9,14 @@ ROUTES = {
     "/items": ["GET", "POST"],
     "/items/{item_id}": ["GET", "PATCH", "DELETE"],
 }
-IMPORTED = (alembic, asyncpg, dotenv, psycopg, pydantic_settings, CORSMiddleware)
 
 
 async def answer() -> dict[str, str]:
     return {}
 
 
-app = fastapi.FastAPI()
-engine = sqlalchemy.ext.asyncio.create_async_engine("postgresql+asyncpg://localhost/app")
+app = FastAPI()
+engine = create_async_engine("postgresql+asyncpg://localhost/app")
 for path, methods in ROUTES.items():
     for method in methods:
         app.add_api_route(path, answer, methods=[method])

@@ -1,37 +1,41 @@
-"""A served project over time: its start, its memory, idle clients."""
+"""A served project over time: its start and its memory."""
 
 import re
-import resource
 import statistics
 import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from functools import partial
-from http.client import HTTPConnection
 from itertools import pairwise
 from pathlib import Path
 
-from measure import compare, report, run
-from serving import Server
-from speed import HERE, REQUESTS, SECONDS, found, in_turns, prepare, serve_application
+from measure import compare, report
+from speed import HERE, SECONDS, found, prepare, serve_application
 
-IDLE = 1000
 POOL = 15  # connections of one worker
 CONNECTIONS = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app'"
 
 
 def startup(project: Path) -> None:
-    """`import app.main` ÷ an application with the same imports and no more (at most 1.25)."""
-    python = str(project / ".venv/bin/python")
+    """An idle worker's start and memory ÷ those of bare FastAPI and SQLAlchemy (at most 1.25)."""
+    memory: dict[str, list[int]] = {}
+
+    def start(application: str) -> float:
+        begin = time.perf_counter()
+        with serve_application(project, application) as server:
+            elapsed = time.perf_counter() - begin
+            memory.setdefault(application, []).append(server.process.memory_info().rss)
+        return elapsed
+
     compare(
-        "app.main",
-        partial(run, [python, "-c", "import app.main"], project),
+        "start of a worker",
+        partial(start, "app.main:app"),
         "bare",
-        partial(run, [python, str(HERE / "bare.py")], project),
+        partial(start, "bare:app"),
         limit=1.25,
     )
+    ours, bare = (statistics.median(memory[name]) / 2**20 for name in memory)
+    print(f"idle worker {ours:.1f} MiB, bare {bare:.1f} MiB")
+    report("memory of an idle worker ÷ bare", ours / bare, 1.25)
 
 
 def memory(project: Path, requests: int = 200_000) -> None:
@@ -66,50 +70,4 @@ def memory(project: Path, requests: int = 200_000) -> None:
     report("connections that were closed", closed, 0)
 
 
-def idle(project: Path) -> None:
-    """Requests a second and memory beside 1,000 idle connections."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 2 * IDLE)), hard))
-    prepare(project)
-    flags = ("--timeout-keep-alive", "3600")
-    with (
-        serve_application(project, "app.main:app", *flags) as beside,
-        serve_application(project, "app.main:app", *flags) as alone,
-    ):
-        before = beside.process.memory_info().rss
-        with idling(beside) as clients:
-            after = beside.process.memory_info().rss
-            print(f"{(after - before) / 2**10 / IDLE:.1f} KiB for each connection")
-            for kind, path in list(REQUESTS.items())[:2]:
-                loads = in_turns("", beside=(beside, path), alone=(alone, path))
-                for name, measured in loads.items():
-                    rate = statistics.median(load.rate for load in measured)
-                    most = statistics.median(load.percentiles["99"] for load in measured)
-                    print(f"{kind}, {name}: {rate:.0f}/s, 99 % within {most:.1f} ms")
-            report("connections that were lost", sum(not ask(client) for client in clients), 0)
-
-
-@contextmanager
-def idling(server: Server) -> Iterator[list[HTTPConnection]]:
-    """Open connections with one request each, and keep them open."""
-    with ExitStack() as stack:
-        clients = [HTTPConnection("127.0.0.1", server.port) for _ in range(IDLE)]
-        for client in clients:
-            client.connect()
-            stack.callback(client.close)
-        if not all(map(ask, clients)):
-            sys.exit("a connection was refused")
-        yield clients
-
-
-def ask(client: HTTPConnection) -> bool:
-    """Tell whether the connection still works."""
-    kept = client.sock
-    try:
-        client.request("GET", "/health/live")
-        return client.getresponse().read() != b"" and client.sock is kept
-    except OSError:
-        return False
-
-
-BENCHMARKS = [startup, memory, idle]
+BENCHMARKS = [startup, memory]

@@ -14,6 +14,7 @@ import living
 import measure
 import migrating
 import projects
+import scale
 import speed
 import surviving
 import withstanding
@@ -23,7 +24,11 @@ Benchmark = Callable[..., None]
 ALONE: list[Benchmark] = [*budgets.BENCHMARKS, *projects.BENCHMARKS, *surviving.BENCHMARKS]
 # Each gets a project, and runs inside its `uv run dev`.
 INSIDE: list[Benchmark] = [
-    *(*migrating.BENCHMARKS, *speed.BENCHMARKS, *living.BENCHMARKS, *withstanding.BENCHMARKS)
+    *migrating.BENCHMARKS,
+    *speed.BENCHMARKS,
+    *scale.BENCHMARKS,
+    *living.BENCHMARKS,
+    *withstanding.BENCHMARKS,
 ]
 
 

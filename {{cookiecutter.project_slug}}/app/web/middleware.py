@@ -18,6 +18,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
+from app.web.openapi import describe
 from app.web.shutdown import Shutdown
 
 BODY_TIMEOUT = 10  # seconds for the next part of a body
@@ -47,13 +48,12 @@ class Application(FastAPI):
             app = cls(app, *arguments, **options)
         return app
 
+    def openapi(self) -> dict[str, Any]:
+        return describe(self)
+
 
 class RequestContext:
-    """Gives a request an id and a log line, and its response the headers of every response.
-
-    The id is the client's `X-Request-ID` if it is well-formed. It stays bound after the
-    request, because the server may still log an error then.
-    """
+    """Binds the id of a request to its log lines, also to the server's own after the request."""
 
     def __init__(self, app: ASGIApp, shutdown: Shutdown) -> None:
         self.app, self.shutdown = app, shutdown
@@ -76,7 +76,7 @@ class Exchange:
     def __init__(self, scope: Scope, receive: Receive, send: Send, shutdown: Shutdown) -> None:
         self.scope, self.shutdown = scope, shutdown
         self.server_receive, self.server_send = receive, send
-        self.id = Headers(scope=scope).get("x-request-id", "")
+        self.id = Headers(scope=scope).get("x-request-id", "")  # the client's
         if not REQUEST_ID.fullmatch(self.id):
             self.id = token_hex(16)
         self.more_body = True

@@ -1,7 +1,6 @@
 """OpenAPI: the project's name, the ids of operations, and the error responses."""
 
 import tomllib
-from functools import partial
 from http.client import responses as phrases
 from typing import Any
 
@@ -52,13 +51,8 @@ def describe_response(status: int) -> dict[str, Any]:
     return described
 
 
-def install(app: FastAPI) -> None:
-    """Show every error as a Problem in `/openapi.json` and `/docs`."""
-    app.openapi = partial(describe, app)  # type: ignore[method-assign]
-
-
 def describe(app: FastAPI) -> dict[str, Any]:
-    """Return FastAPI's document with the errors that no route needs to name."""
+    """Return FastAPI's document with every error, also those that no route names, as a Problem."""
     document = FastAPI.openapi(app)
     for operation in [item for path in document["paths"].values() for item in path.values()]:
         found = operation["responses"] | responses(500)

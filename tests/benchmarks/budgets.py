@@ -19,10 +19,7 @@ PARTS = {
     "AGENTS.md": (60, ["AGENTS.md"]),
 }
 # Parts that exceed their budget for the sake of promises. They may not grow beyond these lines.
-ACCEPTED = {
-    **{"app": 2373, "app/database": 1306, "app/web": 672, "the owner's rooms": 395},
-    **{"dev": 232, "docs": 713},
-}
+ACCEPTED = {"app": 2334, "app/database": 1281, "app/web": 663, "docs": 713}
 TEMPLATE_PARTS = {
     "hooks of the template": (380, ["hooks/*.py"]),
     "README of the template": (150, ["README.md"]),

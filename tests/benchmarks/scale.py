@@ -9,7 +9,18 @@ from pathlib import Path
 
 from measure import report, run
 from serving import Server
-from speed import REQUESTS, Load, fill, in_turns, middle, p99, prepare, rate, serve_application
+from speed import (
+    REQUESTS,
+    Load,
+    fill,
+    in_turns,
+    middle,
+    p99,
+    per_cpu,
+    prepare,
+    rate,
+    serve_application,
+)
 
 WORKERS = (1, 2, 4)
 IDLE = (10, 100, 1000)
@@ -26,14 +37,23 @@ def scale(project: Path, *rows: int) -> None:
     of_rows(project, rows or ROWS)
 
 
+def efficiency(loads: list[Load]) -> float:
+    """Requests of a second of the server's processor time, whatever else the machine does."""
+    return middle(loads, per_cpu)
+
+
+def best_rate(loads: list[Load]) -> float:
+    """Requests a second with PostgreSQL's part, in the round that was disturbed least."""
+    return max(map(rate, loads))
+
+
 def of_workers(project: Path) -> None:
-    """Processor time of a request. The workers share the machine with wrk and PostgreSQL."""
     with ExitStack() as stack:
         servers = {
             number: stack.enter_context(serve_application(project, "app.main:app", workers=number))
             for number in WORKERS
         }
-        compare_sizes("workers", servers, READS, lambda load: load.per_cpu)
+        compare_sizes("workers", servers, READS, efficiency)
 
 
 def of_idle_connections(project: Path) -> None:
@@ -50,7 +70,7 @@ def of_idle_connections(project: Path) -> None:
             added = (server.process.memory_info().rss - before) / 2**10
             print(f"{number} idle connections: {added / number:.1f} KiB for each")
             servers[number] = server
-        compare_sizes("idle connections", servers, READS, rate)
+        compare_sizes("idle connections", servers, READS, efficiency)
         report("connections that were lost", sum(not ask(client) for client in clients), 0)
 
 
@@ -68,16 +88,16 @@ def of_rows(project: Path, rows: tuple[int, ...]) -> None:
             servers[number] = stack.enter_context(
                 serve_application(project, "app.main:app", database=database)
             )
-        compare_sizes("rows", servers, READS, rate)
+        compare_sizes("rows", servers, READS, best_rate)
         deep = {number: f"/items?after={number - 100}" for number in rows}
-        compare_sizes("rows", servers, {"a deep page": deep}, rate)
+        compare_sizes("rows", servers, {"a deep page": deep}, best_rate)
 
 
 def compare_sizes(
     name: str,
     servers: dict[int, Server],
     requests: dict[str, str] | dict[str, dict[int, str]],
-    figure: Callable[[Load], float],
+    figure: Callable[[list[Load]], float],
 ) -> None:
     """Report the cost of a request at each size ÷ that at the smallest, for each kind."""
     for kind, path in requests.items():
@@ -90,10 +110,11 @@ def compare_sizes(
         )
         smallest, *larger = loads
         for size, those in loads.items():
-            result = f"{middle(those, rate):.0f}/s, p99 {middle(those, p99):.1f} ms"
+            rates = f"{middle(those, rate):.0f}/s, {efficiency(those):.0f}/CPU s"
+            result = f"{rates}, p99 {middle(those, p99):.1f} ms"
             print(f"{kind}, {size} {name}: {result}")
         for size in larger:
-            cost = middle(loads[smallest], figure) / middle(loads[size], figure)
+            cost = figure(loads[smallest]) / figure(loads[size])
             report(f"{kind}, {name}, {size} ÷ {smallest}", cost, LIMIT)
 
 

@@ -87,7 +87,7 @@ print(json.dumps({name.upper(): field.get_default() for name, field in fields.it
 def test_settings_table_has_every_setting_with_its_default(installed: Project) -> None:
     output = installed.run("uv", "run", "--quiet", "python", "-c", DEFAULTS).stdout
     expected = {
-        name: ",".join(value) if isinstance(value, list) else str(value)
+        name: ",".join(value) if isinstance(value, list) else str(value).lower()
         for name, value in json.loads(output).items()
     }
     rows = re.findall(r"^\| `(\w+)` \|(.*?)\|", readmes.sections(DEPLOY)["Settings"], re.M)
@@ -189,6 +189,6 @@ def test_shell_blocks_say_that_they_are(readme: str) -> None:
     """So that none is overlooked."""
     text = (TEMPLATE / readme).read_text(encoding="utf-8")
     blocks = re.findall(r"^ *```([\w-]*)\n(.*?)^ *```$", text, re.DOTALL | re.MULTILINE)
-    known = {"", "console", "json", "make", "mermaid", "python"}
+    known = {"", "console", "json", "make", "mermaid", "nginx", "python"}
     assert {language for language, _ in blocks} <= known
     assert [code for language, code in blocks if language == "" and "$ " in code] == []

@@ -239,7 +239,7 @@ def test_dev_runs_roles_sql_again_when_it_has_changed(copied: Project) -> None:
     assert result.stderr == 'dev: roles.sql: role "nobody_here" does not exist\n'
     assert result.returncode == 1
 
-    create = "CREATE EXTENSION IF NOT EXISTS vector;"
+    create = "CREATE EXTENSION IF NOT EXISTS vector SCHEMA public;"
     assert f"-- {create}" in text
     (copied.path / "roles.sql").write_text(text.replace(f"-- {create}", create))
     create = f'op.execute("{create}")\n    op.execute("ALTER TABLE notes ADD v vector(3)")'
@@ -335,6 +335,23 @@ def test_migration_as_the_application_fails_with_one_line(developed: Postgres) -
     *progress, line = result.stderr.splitlines()
     assert line.startswith("must be owner of schema archive: DATABASE_URL_SYNC must name the role")
     assert all(told.startswith("INFO") for told in progress)
+
+
+TRAP = """
+    CREATE FUNCTION public.format(text, name) RETURNS text LANGUAGE plpgsql AS $$
+    BEGIN ALTER ROLE app_owner SUPERUSER; RETURN pg_catalog.format($1, $2); END $$
+"""
+
+
+def test_function_of_the_owner_gains_nothing_when_it_runs_again(
+    scratch: Postgres, baked: Project
+) -> None:
+    """An administrator runs the file, so it must not call what app_owner has created."""
+    scratch.run_roles(baked)
+    scratch.ask(TRAP, role="app_owner")
+    assert scratch.run_roles(baked)[0] == 0
+    query = "SELECT rolsuper FROM pg_roles WHERE rolname = 'app_owner'"
+    assert scratch.ask(query) == "f"
 
 
 def test_running_it_again_changes_nothing(scratch: Postgres, baked: Project) -> None:

@@ -7,6 +7,7 @@
 -- `uv run dev` runs it on the embedded server whenever it has changed.
 
 BEGIN;
+SET LOCAL search_path = pg_catalog, pg_temp; -- no function of app_owner's in place of another
 
 DO $$
 BEGIN
@@ -64,7 +65,7 @@ GRANT SELECT, USAGE ON ALL SEQUENCES IN SCHEMA public TO app;
 REVOKE INSERT, UPDATE, DELETE ON public.alembic_version FROM app;
 
 -- An extension that only a superuser can create belongs here as well:
--- CREATE EXTENSION IF NOT EXISTS vector;
+-- CREATE EXTENSION IF NOT EXISTS vector SCHEMA public;
 
 -- A REVOKE without effect only warns, so check the result.
 DO $$

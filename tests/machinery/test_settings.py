@@ -213,10 +213,12 @@ def test_name_that_would_never_match_is_refused(
 
 
 def test_dump_shows_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DATABASE_URL", ASYNC.replace("@", ":hunter2@"))
+    url = ASYNC.replace("@", ":hunter2@") + "?sslpassword=hunter2"
+    monkeypatch.setenv("DATABASE_URL", url)
     settings = Settings()
     assert settings.database_url.password == "hunter2"  # noqa: S105 - it is there
     dumps = settings.model_dump(), settings.model_dump(mode="json"), settings.model_dump_json()
+    assert "hunter2" not in repr(settings)
     for dump in map(str, dumps):
         assert "hunter2" not in dump
         assert "asyncpg" in dump

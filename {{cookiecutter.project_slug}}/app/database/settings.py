@@ -16,8 +16,15 @@ from .urls import ConfigurationError, complete
 ABOVE = Path(__file__).resolve().parents
 ROOT = next((path for path in ABOVE if (path / "alembic.ini").is_file()), Path())
 
-# Serialized without its password.
-DatabaseURL = Annotated[InstanceOf[URL], NoDecode, PlainSerializer(str)]
+
+def hide_secrets(url: URL) -> str:
+    """Return the URL without its passwords. `str()` masks only one of them."""
+    return str(url.difference_update_query(["sslpassword"]))
+
+
+DatabaseURL = Annotated[
+    InstanceOf[URL], NoDecode, PlainSerializer(hide_secrets), Field(repr=False)
+]
 # Seconds. A timeout of 0 is no limit. PostgreSQL counts milliseconds in 32 bits: 24 days.
 Seconds = Annotated[float, Field(ge=0, le=24 * 86400)]
 

@@ -23,7 +23,7 @@ SAFE = re.compile(
 )
 # A value that pydantic quotes, in the two forms of its errors.
 INPUTS = re.compile(r"('input': |input_value=).*")
-QUERY = re.compile(r'("WebSocket [^?"]*)\?[^"]*')  # uvicorn logs it, and it may hold a token
+QUERY = re.compile(r'("WebSocket [^?"]*)\?.*(?=" )')  # uvicorn logs it, and it may hold a token
 
 
 def configure() -> None:

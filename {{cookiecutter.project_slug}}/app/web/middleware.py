@@ -21,7 +21,8 @@ from structlog.contextvars import bind_contextvars, clear_contextvars
 from app.web.openapi import describe
 from app.web.shutdown import Shutdown
 
-BODY_TIMEOUT = 10  # seconds for the next part of a body
+BODY_TIMEOUT = 10.0  # seconds to wait for a body, and more of them for what has arrived:
+BODY_RATE = 5_000  # bytes per second
 REQUEST_ID = re.compile(r"[\w.+/=:-]{1,128}", re.ASCII)
 
 # The headers of every response, unless its route sets them.
@@ -79,19 +80,23 @@ class Exchange:
         self.id = Headers(scope=scope).get("x-request-id", "")  # the client's
         if not REQUEST_ID.fullmatch(self.id):
             self.id = token_hex(16)
-        self.more_body = True
+        self.more_body, self.body_seconds = True, BODY_TIMEOUT
         self.status: int | None = None
         self.start = perf_counter()
         self.end = 0.0  # no message yet
 
     async def receive(self) -> Message:
-        """Receive a message. Raises a 408 if the next part of a body does not arrive in time."""
-        try:  # no limit after the body: the next message is the end of the connection
-            async with asyncio.timeout(BODY_TIMEOUT if self.more_body else None):
+        """Receive a message. Raises a 408 if the body is too slow."""
+        if not self.more_body:  # the next message is the end of the connection
+            return await self.server_receive()
+        began = perf_counter()
+        try:
+            async with asyncio.timeout(self.body_seconds):
                 message = await self.server_receive()
         except TimeoutError:
             raise HTTPException(408, "The body did not arrive in time.") from None
         self.more_body = message.get("more_body", False)
+        self.body_seconds += len(message.get("body", b"")) / BODY_RATE - (perf_counter() - began)
         return message
 
     async def send(self, message: Message) -> None:

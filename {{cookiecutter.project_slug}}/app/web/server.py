@@ -1,5 +1,6 @@
 """uvicorn's HTTP protocol, with the limits on a request's head that it lacks."""
 
+import math
 import os
 from asyncio import BaseTransport, TimerHandle
 
@@ -7,6 +8,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 HEAD_SIZE = 64 * 1024  # bytes: request line and headers, trailers, the head of a chunk
 HEAD_TIMEOUT = 10  # seconds
+WRITE_TIMEOUT = 10  # seconds without progress of a response
+PIPELINE = 100  # requests of one connection that wait
 UNREAD_SIZE = 10_000_000  # bytes of a body after its response, a 413 for instance
 
 BODY = {b"content-length", b"transfer-encoding"}
@@ -28,6 +31,9 @@ class Protocol(HttpToolsProtocol):
     def connection_made(self, transport: BaseTransport) -> None:
         super().connection_made(transport)  # type: ignore[arg-type] # uvicorn narrows it
         self.timer = self.loop.call_later(HEAD_TIMEOUT, self.refuse, TOO_SLOW)
+        # uvicorn itself counts only the connections whose head is complete.
+        if len(self.connections) > 1.25 * (self.limit_concurrency or math.inf):
+            self.drop()
         if transport.get_extra_info("socket").fileno() == LAST_FILE:  # uvloop is silent
             self.logger.error("Too many open files: further connections fail.")
 
@@ -43,15 +49,46 @@ class Protocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self.unparsed = self.unread = 0
         self.timer.cancel()
+        if len(self.pipeline) >= PIPELINE:
+            raise ValueError("too many requests wait for their responses")
         if self.parser.should_upgrade() and BODY & {name for name, _ in self.headers}:
             raise ValueError("the parser would lose the body")  # uvicorn answers 400
         super().on_headers_complete()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if "method" not in self.scope:  # else it is a trailer, after the checks of headers
+            super().on_header(name, value)
 
     def on_body(self, body: bytes) -> None:
         self.unparsed = 0
         if not self.is_idle():
             self.unread = 0
         super().on_body(body)
+
+    def handle_websocket_upgrade(self) -> None:
+        """Answer a handshake that `websockets` refuses. uvicorn leaves it open."""
+        super().handle_websocket_upgrade()
+        handshake = getattr(self.transport.get_protocol(), "conn", None)
+        if handshake and handshake.handshake_exc:
+            self.transport.write(b"".join(handshake.data_to_send()))
+            self.transport.close()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self.expect_progress(math.inf)
+
+    def expect_progress(self, before: float) -> None:
+        """Drop a client that reads nothing of its response."""
+        left = self.transport.get_write_buffer_size()
+        if left >= before:
+            self.drop()
+        elif left:
+            self.loop.call_later(WRITE_TIMEOUT, self.expect_progress, left)
+
+    def drop(self) -> None:
+        if self.cycle:
+            self.cycle.disconnected = True
+        self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.timer.cancel()

@@ -2,6 +2,7 @@
 
 import contextlib
 import shutil
+import threading
 import time
 from collections.abc import Iterator
 
@@ -10,6 +11,7 @@ import pytest
 import readmes
 from attacks import (
     FLOODS,
+    HEAD,
     POST,
     answer_of,
     answers,
@@ -213,7 +215,7 @@ def test_client_that_reads_nothing_is_dropped(server: Server) -> None:
     with connect(server, receive_buffer=2048) as connection:
         connection.sendall(request * 4)
         wait_until(lambda: connections_of(server) == 1, 5)
-        wait_until(lambda: connections_of(server) == 0, 40)
+        wait_until(lambda: connections_of(server) == 0, 60)  # the kernel counts 30 s
 
 
 def connections_of(server: Server) -> int:
@@ -251,3 +253,63 @@ def test_unfinished_heads_are_limited(installed: Project) -> None:
         idle_connections(server, 60, b"GET / HTTP/1.1\r\nname: x"),
     ):
         wait_until(lambda: 0 < connections_of(server) <= 25, 5)
+
+
+def test_connection_ends_whose_body_comes_after_the_response(server: Server) -> None:
+    with connect(server) as connection:
+        head = HEAD.replace(b"/live", b"/unknown").replace(b"GET", b"POST")
+        connection.sendall(head + b"content-length: 1000\r\n\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 404 ")
+        connection.sendall(b"{")
+        assert b"HTTP/1.1 408 " in received(connection)
+
+
+STREAM = """
+from collections.abc import Iterator
+from fastapi import WebSocket
+from fastapi.responses import StreamingResponse
+from app.main import app
+
+@app.websocket("/ws")
+async def echo(websocket: WebSocket) -> None:
+    await websocket.accept()
+    await websocket.send_text(await websocket.receive_text())
+
+@app.get("/stream")
+async def stream() -> StreamingResponse:
+    def parts() -> Iterator[bytes]:
+        for _ in range(60):
+            yield b"x" * 65536
+
+    return StreamingResponse(parts())
+"""
+
+
+def test_slow_download_is_whole_and_an_idle_websocket_lives(copied: Project) -> None:
+    """The client of the download reads less in 10 seconds than waits in buffers."""
+    (copied.path / "stream.py").write_text(STREAM)
+    command = ("uvicorn", "stream:app", "--port=PORT", "--http=app.web.server:Protocol")
+    env = {"DATABASE_URL": "", "DATABASE_URL_SYNC": ""}  # those of .env
+    request = b"GET /stream HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
+    with serve(copied.path, command=command, env=env) as server, connect(server) as websocket:
+        websocket.sendall(UPGRADE + b"\r\n")
+        assert websocket.recv(65536).startswith(b"HTTP/1.1 101 ")
+        with connect(server, receive_buffer=32768) as connection:
+            connection.sendall(request)
+            size, start = 0, time.monotonic()
+            while part := connection.recv(16384):
+                size += len(part)
+                behind = size / 200_000 - (time.monotonic() - start)
+                threading.Event().wait(max(behind, 0))  # 200 kB/s
+        assert size > 60 * 65536
+        websocket.sendall(b"\x81\x82\0\0\0\0hi")
+        assert b"\x81\x02hi" in received(websocket)
+
+
+def test_pipelined_requests_that_are_refused_leave_no_traceback(installed: Project) -> None:
+    with serve(installed.path, command=COMMAND) as server:
+        for _ in range(5):
+            with contextlib.suppress(ConnectionError):
+                answer_of(server, (HEAD + b"\r\n") * 300)
+        assert answers(server)
+    assert "Traceback" not in server.log.read_text()

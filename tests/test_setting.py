@@ -21,7 +21,7 @@ def project(copied: Project) -> Project:
     """A project with two settings that have no default."""
     copied.replace("app/config.py", "import NonNegative", "import HttpUrl, SecretStr, NonNegative")
     copied.replace(
-        "app/config.py", '    """\n\n    allowed_hosts', f'    """\n{FIELDS}\n    allowed_hosts'
+        "app/config.py", "    allowed_hosts: Names", f"{FIELDS}\n    allowed_hosts: Names"
     )
     copied.uv("ruff", "check", "--fix", "--quiet")
     copied.uv("ruff", "format", "--quiet")

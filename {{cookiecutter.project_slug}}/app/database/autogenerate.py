@@ -74,7 +74,7 @@ def autogenerate_options(
     }
 
 
-class Impl(PostgresqlImpl):
+class PostgreSQL(PostgresqlImpl):
     """Write `%` into a revision as it is: Alembic's own class doubles it, for psycopg."""
 
     __dialect__ = "postgresql"  # makes Alembic use this class

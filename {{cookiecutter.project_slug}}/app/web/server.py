@@ -2,13 +2,16 @@
 
 import math
 import os
+import socket
+import sys
 from asyncio import BaseTransport, TimerHandle
+from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 HEAD_SIZE = 64 * 1024  # bytes: request line and headers, trailers, the head of a chunk
 HEAD_TIMEOUT = 10  # seconds
-WRITE_TIMEOUT = 10  # seconds without progress of a response
+SEND_TIMEOUT = 30_000  # milliseconds in which a client reads nothing of its response
 PIPELINE = 100  # requests of one connection that wait
 UNREAD_SIZE = 10_000_000  # bytes of a body after its response, a 413 for instance
 
@@ -26,6 +29,7 @@ class Protocol(HttpToolsProtocol):
 
     unparsed = 0  # bytes since a head, or a part of a body, was complete
     unread = 0  # bytes since a part of a body was read
+    running: Any = None  # the request that is answered
     timer: TimerHandle  # of a head that is not complete
 
     def connection_made(self, transport: BaseTransport) -> None:
@@ -33,8 +37,11 @@ class Protocol(HttpToolsProtocol):
         self.timer = self.loop.call_later(HEAD_TIMEOUT, self.refuse, TOO_SLOW)
         # uvicorn itself counts only the connections whose head is complete.
         if len(self.connections) > 1.25 * (self.limit_concurrency or math.inf):
-            self.drop()
-        if transport.get_extra_info("socket").fileno() == LAST_FILE:  # uvloop is silent
+            self.transport.abort()
+        peer = transport.get_extra_info("socket")
+        if sys.platform == "linux" and peer.family != socket.AF_UNIX:
+            peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SEND_TIMEOUT)
+        if peer.fileno() == LAST_FILE:  # uvloop is silent
             self.logger.error("Too many open files: further connections fail.")
 
     def data_received(self, data: bytes) -> None:
@@ -43,7 +50,7 @@ class Protocol(HttpToolsProtocol):
         super().data_received(data)
         if self.unparsed > HEAD_SIZE or self.unread > UNREAD_SIZE:
             self.refuse(TOO_LARGE)
-        elif self.unparsed and self.timer.cancelled() and self.is_idle():
+        elif self.timer.cancelled() and self.is_idle() and self.transport.get_protocol() is self:
             self.timer = self.loop.call_later(HEAD_TIMEOUT, self.refuse, TOO_SLOW)
 
     def on_headers_complete(self) -> None:
@@ -73,25 +80,23 @@ class Protocol(HttpToolsProtocol):
             self.transport.write(b"".join(handshake.data_to_send()))
             self.transport.close()
 
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        self.expect_progress(math.inf)
+    def send_400_response(self, msg: str) -> None:
+        self.disconnect()
+        super().send_400_response(msg)
 
-    def expect_progress(self, before: float) -> None:
-        """Drop a client that reads nothing of its response."""
-        left = self.transport.get_write_buffer_size()
-        if left >= before:
-            self.drop()
-        elif left:
-            self.loop.call_later(WRITE_TIMEOUT, self.expect_progress, left)
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        self.running = cycle  # uvicorn's `cycle` is the newest, which may wait for this one
+        super()._start_asgi_task(cycle, app)
 
-    def drop(self) -> None:
-        if self.cycle:
-            self.cycle.disconnected = True
-        self.transport.abort()
+    def disconnect(self) -> None:
+        """Tell the application, whose next write would raise otherwise."""
+        if self.running and not self.running.response_complete:
+            self.running.disconnected = True
+            self.running.message_event.set()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.timer.cancel()
+        self.disconnect()
         super().connection_lost(exc)
 
     def is_idle(self) -> bool:
@@ -100,4 +105,5 @@ class Protocol(HttpToolsProtocol):
     def refuse(self, response: bytes) -> None:
         if self.is_idle() and not self.transport.is_closing():
             self.transport.write(response)
+        self.disconnect()
         self.transport.close()

@@ -61,7 +61,7 @@ def parse_arguments() -> argparse.Namespace:
 def serve(port: int) -> int:
     from alembic.config import main as alembic
 
-    if os.name == "posix" and os.geteuid() == 0:
+    if sys.platform != "win32" and os.geteuid() == 0:
         print("dev: as root, the user of PostgreSQL may enter the directories above .postgres")
     alembic(["upgrade", "head"])  # exits if it fails
     options = [f"--port={port}", "--reload", f"--reload-dir={ROOT / 'app'}", f"--app-dir={ROOT}"]

@@ -131,7 +131,7 @@ def data_directory() -> Path:
     else:
         sys.exit(f"dev: PostgreSQL cannot start from a path like {path}; set TMPDIR, say to /tmp")
     place = next(place for place in (path, *path.parents) if os.path.exists(place))
-    foreign = place == path and os.name == "posix" and path.stat().st_uid != os.geteuid()
-    if foreign or not os.access(place, os.W_OK):
+    mine = sys.platform == "win32" or place != path or path.stat().st_uid == os.geteuid()
+    if not mine or not os.access(place, os.W_OK):
         sys.exit(f"dev: {place} is another user's or read-only: run dev as its owner, or chown it")
     return path

@@ -313,3 +313,27 @@ def test_pipelined_requests_that_are_refused_leave_no_traceback(installed: Proje
                 answer_of(server, (HEAD + b"\r\n") * 300)
         assert answers(server)
     assert "Traceback" not in server.log.read_text()
+
+
+ECHO = f"""
+import runpy, sys
+{STREAM}
+sys.argv = ["app", "--port=PORT"]
+runpy.run_module("app", run_name="__main__")
+"""
+
+
+def test_messages_of_a_websocket_are_bounded_and_not_compressed(copied: Project) -> None:
+    env = {"DATABASE_URL": "", "DATABASE_URL_SYNC": ""}  # those of .env
+    offer = b"sec-websocket-extensions: permessage-deflate\r\n\r\n"
+    with (
+        serve(copied.path, command=("python", "-c", ECHO), env=env) as server,
+        connect(server) as websocket,
+    ):
+        websocket.sendall(UPGRADE + offer)
+        answer = websocket.recv(65536)
+        assert answer.startswith(b"HTTP/1.1 101 ")
+        assert b"permessage-deflate" not in answer
+        size = 1_100_000
+        websocket.sendall(b"\x81\xff" + size.to_bytes(8) + b"\0\0\0\0")
+        assert b"\x03\xf1" in received(websocket)  # 1009: too big

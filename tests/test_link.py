@@ -24,7 +24,7 @@ ANSWERS = "Billing\n" + "\n" * 9  # a name of its own, and the defaults
 def test_project_follows_the_template(
     template_repository: Path, tmp_path: Path, tool: str, committed: bool
 ) -> None:
-    """What both changed is a conflict; what only the owner changed stays.
+    """A line that both sides changed is a conflict. A change of the owner alone stays.
 
     `committed`: git knows the project as it was generated.
     """

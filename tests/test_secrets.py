@@ -71,7 +71,7 @@ def environment(port: int, app: str = APP, owner: str = OWNER) -> dict[str, str]
 
 
 def requests(url: str) -> list[httpx.Response]:
-    """Return the answers to requests with secrets, all of which fail, and of readiness."""
+    """Send failing requests with secrets, and ask for readiness. Return all responses."""
     headers = {"Authorization": f"Bearer {TOKEN}", "Cookie": f"session={TOKEN}"}
     headers |= {"X-Request-ID": f"{TOKEN} is none"}
     with httpx.Client(base_url=url, headers=headers, params={"token": TOKEN}) as client:

@@ -14,7 +14,7 @@ from measure import run
 from serving import Server, serve
 
 SIZE = 40_000_000  # bytes of a flood
-MEMORY = 100  # MiB by which a process may grow
+MEMORY = 100  # MiB: the limit of a process's growth
 
 # The commands of docs/deploy.md and of the Dockerfile, and of README.md.
 COMMANDS = {

@@ -10,6 +10,7 @@ from conftest import client_of, settings_for
 from fastapi import FastAPI
 from httpx import AsyncClient
 from sqlalchemy import URL
+from starlette.middleware.gzip import GZipMiddleware
 
 from app.main import create_app
 
@@ -83,3 +84,12 @@ async def test_docs_can_be_switched_off(worker_url: URL) -> None:
     client = client_of(create_app(settings_for(worker_url, api_docs=False)))
     for path in ("/docs", "/openapi.json", "/docs/assets/swagger-ui.css"):
         assert (await client.get(path)).status_code == 404
+
+
+async def test_page_survives_a_middleware_that_changes_headers(app: FastAPI) -> None:
+    """A response of one request must not be that of the next one."""
+    app.add_middleware(GZipMiddleware)
+    async with client_of(app) as client:
+        first, second = [await client.get("/docs") for _ in range(2)]
+    assert first.text == second.text
+    assert first.headers["content-encoding"] == second.headers["content-encoding"] == "gzip"

@@ -13,7 +13,7 @@ from .settings import DatabaseSettings
 from .urls import ConfigurationError
 
 CONNECT_TIMEOUT = 5  # seconds
-GRACE = 5  # seconds by which the client's limit on a statement exceeds the server's
+GRACE = 5  # seconds: the client's limit on a statement is longer than the server's
 KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
 
 NO_ANSWER = "no answer in time"  # asyncio's TimeoutError has no message

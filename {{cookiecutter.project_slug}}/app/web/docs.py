@@ -21,7 +21,7 @@ def install(app: FastAPI) -> None:
     # The browser runs an inline script of this hash, and no other one.
     script = bytes(page.body).split(b"<script>")[1].split(b"</script>")[0]
     digest = b64encode(sha256(script).digest()).decode()
-    page.headers["Content-Security-Policy"] = (
+    policy = (
         f"default-src 'none'; script-src 'self' 'sha256-{digest}'; style-src 'self'; "
         "img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
         "frame-ancestors 'none'"
@@ -29,6 +29,7 @@ def install(app: FastAPI) -> None:
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:
-        return page
+        # A new response for each request: middleware may change its headers.
+        return HTMLResponse(page.body, headers={"Content-Security-Policy": policy})
 
     app.mount("/docs/assets", StaticFiles(packages=[("fastapi_swagger", "resources")]))

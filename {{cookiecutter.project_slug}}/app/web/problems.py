@@ -36,7 +36,7 @@ class FieldError(BaseModel):
 
 
 class Problem(BaseModel):
-    """The body of an error. A 500 has the `request_id` by which to find it in the log."""
+    """The body of an error. The `request_id` of a 500 is in its log lines."""
 
     type: str = "about:blank"
     title: str

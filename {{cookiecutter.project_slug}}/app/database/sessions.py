@@ -91,9 +91,12 @@ class WritingSession(orm.Session):
 
 @event.listens_for(WritingSession, "do_orm_execute")
 def refuse_lazy_loading(state: orm.ORMExecuteState) -> None:
-    if not in_greenlet() and state.is_relationship_load:
-        raise NotLoaded(f"{(state.loader_strategy_path or '')[-1]} was not loaded: {HOW_TO_LOAD}")
-    if not in_greenlet() and state.is_column_load:
+    if in_greenlet():
+        return
+    if state.is_relationship_load:
+        path: Any = state.loader_strategy_path
+        raise NotLoaded(f"{path[-1]} was not loaded: {HOW_TO_LOAD}")
+    if state.is_column_load:
         columns: Any = getattr(state._orm_compile_options(), "_only_load_props", None)
         names = " and ".join(sorted(columns or ["A column"]))
         kind = state.all_mappers[0].class_.__name__

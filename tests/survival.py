@@ -28,6 +28,7 @@ from serving import Server, wait_until
 # The limits in the generated app/database/engine.py: connections, and seconds.
 POOL, POOL_TIMEOUT, CONNECT_TIMEOUT, GRACE = 15, 5, 5, 5
 CLOSE = 2  # seconds that SQLAlchemy waits for a connection to close
+STATEMENT = 5  # seconds: a slow machine fills the pool with waiting statements before they end
 END = 10  # seconds from SIGTERM to SIGKILL, as container engines have it
 
 # The application's connections. No other client connects by TCP.
@@ -176,7 +177,9 @@ def half_open(stage: Stage, clients: int = 8, rounds: int = 1) -> Outcome:
     with proxy(stage.port) as between:
         port = str(between.server_address[1])
         url = stage.urls["DATABASE_URL"].replace(str(stage.port), port)
-        with stage.serve(DATABASE_URL=url, DATABASE_STATEMENT_TIMEOUT_SECONDS="1") as server:
+        with stage.serve(
+            DATABASE_URL=url, DATABASE_STATEMENT_TIMEOUT_SECONDS=str(STATEMENT)
+        ) as server:
             with occupied(stage, server):
                 pass
             with under_load(server.url, clients) as load:
@@ -185,7 +188,7 @@ def half_open(stage: Stage, clients: int = 8, rounds: int = 1) -> Outcome:
                 wait_until(lambda: len(load.failed) >= rounds * clients, 30 * rounds)
                 between.stalled, healed = False, time.monotonic()
                 load.wait_for(300)
-            limit = POOL_TIMEOUT + CONNECT_TIMEOUT + 1 + GRACE + CLOSE
+            limit = POOL_TIMEOUT + CONNECT_TIMEOUT + STATEMENT + GRACE + CLOSE
             slow = [f"{a.seconds:.1f} s" for a in load.answers if a.seconds > limit]
             return judge(load, slow + late(load, healed), (503, 504))
 
@@ -238,7 +241,7 @@ def abandoned(stage: Stage, count: int = 200, at_once: int = 20) -> Outcome:
     """Clients leave while the database works for them, or while they wait for a connection."""
     faults = []
     busy = CONNECTIONS.format("state, query") + " AND state <> 'idle'"
-    with stage.serve() as server:
+    with stage.serve(DATABASE_LOCK_TIMEOUT_SECONDS="60") as server:
         for first in range(0, count, at_once):
             with stage.locked():
                 left = [send(server.port, first + number) for number in range(at_once)]

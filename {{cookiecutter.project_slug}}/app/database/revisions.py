@@ -1,17 +1,17 @@
 """The revision of the schema, compared with this code's."""
 
 from functools import cache
-from typing import Literal
-
-from alembic.config import Config
-from alembic.script import ScriptDirectory
+from typing import Any, Literal
 
 from .settings import ROOT
 
 
 @cache
-def script_directory() -> ScriptDirectory:
+def script_directory() -> Any:
     """Return the revisions in `alembic/versions`, read once."""
+    from alembic.config import Config  # here, since it takes a tenth of a worker's start
+    from alembic.script import ScriptDirectory
+
     return ScriptDirectory.from_config(Config(ROOT / "alembic.ini"))
 
 

@@ -74,19 +74,18 @@ def parse(name: str, value: str | URL, driver: str) -> URL:
 def read(rest: str) -> dict[str, str]:
     """Split a URL without its scheme into libpq's parameters."""
     login, _, place = rest.rpartition("@")
+    user, _, password = login.partition(":")
+    place, _, query = place.partition("?")
+    places, _, database = place.partition("/")
+    hosts = re.findall(r"(?:^|,)(\[[^][]+]|[^][:,]*)(?::([^,]*))?(?=,|$)", places)
     # libpq takes an unencoded @, / or ? of a password for the end of the user or of the host.
     # A message about the host or the database would then show a part of the password.
-    if re.search("[@/?]", login) or re.search("%(?![0-9A-Fa-f]{2})|%00", rest):
+    wrong = re.search("[@/?]", login) or re.search("%(?![0-9A-Fa-f]{2})|%00", rest)
+    if wrong or len(hosts) != places.count(",") + 1:
         raise ValueError
-    place, _, query = place.partition("?")
-    authority, _, database = place.partition("/")
-    hosts = re.findall(r"(?:^|,)(?:\[([^]]+)]|([^]\[:,]*))(?::([^,]*))?(?=,|$)", authority)
-    if len(hosts) != authority.count(",") + 1:
-        raise ValueError
-    user, _, password = login.partition(":")
-    found = {"user": user, "password": password, "dbname": database}
-    found["host"] = ",".join(bracketed or host for bracketed, host, _ in hosts)
-    found["port"] = ",".join(port for *_, port in hosts)
+    host, port = (",".join(items) for items in zip(*hosts, strict=True))
+    found = {"user": user, "password": password, "dbname": database, "port": port}
+    found["host"] = re.sub(r"[][]", "", host)
     found = {key: unquote(value, errors="strict") for key, value in found.items() if value}
     plus = query.replace("+", "%2B")  # which is no space to libpq
     found |= parse_qsl(plus, keep_blank_values=True, strict_parsing=bool(query), errors="strict")

@@ -9,6 +9,7 @@ from fastapi import APIRouter, HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
 
 from app.database import Reader
+from app.database.revisions import schema_state
 from app.web.openapi import responses
 
 TIMEOUT = 5  # seconds for the database to answer
@@ -38,19 +39,12 @@ async def ready(request: Request) -> dict[str, str]:
             applied = await applied_revisions(request.app.state.database.probe)
     except TimeoutError:
         raise HTTPException(503, f"The database did not answer in {TIMEOUT} seconds.") from None
-    state = await run_in_threadpool(compare_schema, applied)
+    state = await run_in_threadpool(schema_state, applied)
     if state == "behind":
         raise HTTPException(503, "The schema is behind this code: run `alembic upgrade head`.")
     if state == "newer":
         logger.warning("The schema is newer than this code: %s", ", ".join(sorted(applied)))
     return {"status": "ready", "schema_state": state}
-
-
-def compare_schema(applied: set[str]) -> str:
-    # Imported on first use, in a thread: Alembic takes a tenth of a worker's start.
-    from app.database.revisions import schema_state
-
-    return schema_state(applied)
 
 
 async def applied_revisions(reader: Reader) -> set[str]:

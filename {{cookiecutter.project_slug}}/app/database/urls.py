@@ -57,14 +57,13 @@ def parse(name: str, value: str | URL, driver: str) -> URL:
     """Read a URL as libpq does. The schemes postgres and postgresql stand for `driver`."""
     text = value if isinstance(value, str) else render(value)
     scheme, separator, rest = text.partition("://")
-    advice = f"it {example(driver)}, with special characters percent-encoded"
-    unreadable = ConfigurationError(f"{name} cannot be read as a URL; {advice}")
-    if not separator or not re.fullmatch(r"[\w+]+", scheme):
-        raise unreadable
     try:
+        if not separator or not re.fullmatch(r"[\w+]+", scheme):
+            raise ValueError
         parameters = read(rest)
     except ValueError:
-        raise unreadable from None
+        advice = f"it {example(driver)}, with special characters percent-encoded"
+        raise ConfigurationError(f"{name} cannot be read as a URL; {advice}") from None
     if scheme not in {"postgres", "postgresql", driver}:
         raise ConfigurationError(f"{name} has the driver {scheme}; it {example(driver)}")
     refuse_wrong_values(name, parameters)
@@ -72,7 +71,7 @@ def parse(name: str, value: str | URL, driver: str) -> URL:
 
 
 def read(rest: str) -> dict[str, str]:
-    """Split a URL without its scheme into libpq's parameters."""
+    """Split a URL without its scheme into libpq's parameters. ValueError if it is none."""
     login, _, place = rest.rpartition("@")
     user, _, password = login.partition(":")
     place, _, query = place.partition("?")

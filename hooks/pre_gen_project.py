@@ -32,7 +32,7 @@ LAYOUT = """
     alembic/ env.py script.py.mako versions/2026-11-22_create_items_1f0c5e7a9b3d.py
     app/ __init__.py __main__.py config.py dependencies.py errors.py main.py types.py
     app/database/ __init__.py asyncpg_url.py autogenerate.py base.py engine.py migrations.py
-    app/database/ objects.py sessions.py settings.py urls.py violations.py
+    app/database/ objects.py revisions.py sessions.py settings.py urls.py violations.py
     app/items/ __init__.py routes.py schemas.py service.py
     app/models/ __init__.py item.py
     app/web/ __init__.py docs.py health.py logs.py middleware.py openapi.py problems.py

@@ -103,11 +103,11 @@ def refuse_lazy_loading(state: orm.ORMExecuteState) -> None:
         raise NotLoaded(f"{names} of {kind} was not loaded: {HOW_TO_REFRESH}")
 
 
-async def commit(session: AsyncSession) -> None:
+def commit(session: orm.Session) -> None:
     """Commit. Raises OutcomeUnknown if the connection is lost meanwhile."""
-    await session.flush()
+    session.flush()
     try:
-        await session.commit()
+        session.commit()
     except (DatabaseUnavailable, exc.DBAPIError) as error:
         if getattr(error, "connection_invalidated", True):
             raise OutcomeUnknown(str(error)) from error

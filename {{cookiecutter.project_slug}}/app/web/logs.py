@@ -21,8 +21,8 @@ DATABASE_ERROR = re.compile(
     r"(.*?)(?=\n[ |]*\[SQL: |\n[ |]*\n[ |]*(?:The above|During handling of the above) |\Z)",
     re.DOTALL,
 )
-# What every record has, and copies of its message. Other attributes are fields of the line.
-FIELDS = {*vars(logging.makeLogRecord({})), "asctime", "color_message", "message", "taskName"}
+# Attributes of every record, and copies of its message. Others are fields of the line.
+COMMON = {*vars(logging.makeLogRecord({})), "asctime", "color_message", "message"} - {"exc_info"}
 # The kinds of asyncpg whose first line names columns, tables and constraints only.
 SAFE = re.compile(
     r"asyncpg\.exceptions\.(Undefined|Ambiguous|Duplicate|Interface|\w+Violation|\w+Privilege)"
@@ -83,14 +83,13 @@ class Formatter(logging.Formatter):
             self.render = partial(console, None, "")
 
     def format(self, record: logging.LogRecord) -> str:
-        if isinstance(record.msg, dict):  # structlog's
-            event = record.msg
+        if hasattr(record, "_logger"):  # structlog's
+            event: EventDict = dict(record.msg)
         else:
-            event = {name: value for name, value in vars(record).items() if name not in FIELDS}
+            event = {name: value for name, value in vars(record).items() if name not in COMMON}
             event["event"] = QUERY.sub(r"\1", record.getMessage()).rstrip()
-            event["exc_info"] = record.exc_info
             if record.stack_info:
-                event["stack"] = record.stack_info
+                event["stack_info"] = record.stack_info
         event = get_contextvars() | event
         event |= {"logger": record.name, "level": record.levelname.lower()}
         event["timestamp"] = datetime.fromtimestamp(record.created, UTC).isoformat()

@@ -83,8 +83,8 @@ class Formatter(logging.Formatter):
             self.render = partial(console, None, "")
 
     def format(self, record: logging.LogRecord) -> str:
-        if hasattr(record, "_logger"):  # structlog's
-            event: EventDict = dict(record.msg)
+        if isinstance(record.msg, dict) and hasattr(record, "_logger"):  # structlog's
+            event = record.msg
         else:
             event = {name: value for name, value in vars(record).items() if name not in COMMON}
             event["event"] = QUERY.sub(r"\1", record.getMessage()).rstrip()

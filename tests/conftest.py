@@ -124,7 +124,7 @@ class Project:
             input=stdin,
             capture_output=True,
             text=True,
-            timeout=240,
+            timeout=600,
         )
         if check and result.returncode:
             pytest.fail(f"{' '.join(command)}\n{result.stdout}{result.stderr}")

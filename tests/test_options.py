@@ -102,6 +102,7 @@ def test_what_was_not_chosen_is_dropped_and_the_users_own_stays(
     assert makefile.read_text() == "mine:\n"
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.exhaustive
 def test_every_fast_test_passes_with_the_option(template_repository: Path) -> None:

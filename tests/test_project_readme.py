@@ -97,28 +97,29 @@ def test_settings_table_has_every_setting_with_its_default(installed: Project) -
     assert table == expected
 
 
+@pytest.mark.long
 @pytest.mark.slow
-def test_table_is_added_and_the_example_removed(copied: Project) -> None:
+def test_table_is_added_and_the_example_removed(started: Project) -> None:
     code, *_ = readmes.fenced(readmes.sections(GENERATED)["Add a table"], "python")
-    (copied.path / "app" / "models" / "user.py").write_text(code)
-    run_blocks(copied, readmes.take(GENERATED, "Add a table"))
-    (revision,) = (copied.path / "alembic" / "versions").glob("*_create_users_*.py")
+    (started.path / "app" / "models" / "user.py").write_text(code)
+    run_blocks(started, readmes.take(GENERATED, "Add a table"))
+    (revision,) = (started.path / "alembic" / "versions").glob("*_create_users_*.py")
     upgrade = revision.read_text().split("def downgrade")[0]
     assert set(re.findall(r"\bop\.(\w+)", upgrade)) == {"create_table", "f"}
-    assert copied.uv("dev", "psql", "-Atc", "SELECT * FROM users") == ""
+    assert started.uv("dev", "psql", "-Atc", "SELECT * FROM users") == ""
 
-    run_blocks(copied, readmes.take(GENERATED, "Remove the example"))
-    (revision,) = (copied.path / "alembic" / "versions").glob("*_drop_items_*.py")
+    run_blocks(started, readmes.take(GENERATED, "Remove the example"))
+    (revision,) = (started.path / "alembic" / "versions").glob("*_drop_items_*.py")
     drop, confirmed = (
         span
         for span in inline_code(readmes.sections(GENERATED)["Remove the example"])
         if span.startswith("op.")
     )
-    output = copied.uv("pytest", "-q", "tests/test_migrations.py", check=False)
+    output = started.uv("pytest", "-q", "tests/test_migrations.py", check=False)
     assert "ban-drop-table" in output  # the confirmation is needed
-    copied.replace(f"alembic/versions/{revision.name}", drop, confirmed)
-    run_blocks(copied, readmes.blocks(GENERATED, "")[1:3])
-    copied.uv("dev", "sh", "-euc", "alembic upgrade head && alembic check")
+    started.replace(f"alembic/versions/{revision.name}", drop, confirmed)
+    run_blocks(started, readmes.blocks(GENERATED, "")[1:3])
+    started.uv("dev", "sh", "-euc", "alembic upgrade head && alembic check")
 
 
 def add_feature(project: Project, name: str) -> None:
@@ -138,15 +139,16 @@ def add_feature(project: Project, name: str) -> None:
     assert " passed" in run_blocks(project, [check])
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["note", pytest.param("customer", marks=pytest.mark.exhaustive)])
-def test_feature_is_added(copied: Project, name: str) -> None:
-    add_feature(copied, name)
-    (revision,) = (copied.path / "alembic" / "versions").glob(f"*_create_{name}s_*.py")
+def test_feature_is_added(started: Project, name: str) -> None:
+    add_feature(started, name)
+    (revision,) = (started.path / "alembic" / "versions").glob(f"*_create_{name}s_*.py")
     assert f'"{name}s"' in revision.read_text()
-    run_blocks(copied, readmes.blocks(GENERATED, "")[2:3])
-    copied.uv("dev", "sh", "-euc", "alembic upgrade head && alembic check")
-    for file in (copied.path / "app" / f"{name}s").glob("*.py"):
+    run_blocks(started, readmes.blocks(GENERATED, "")[2:3])
+    started.uv("dev", "sh", "-euc", "alembic upgrade head && alembic check")
+    for file in (started.path / "app" / f"{name}s").glob("*.py"):
         assert "item" not in file.read_text().lower().replace(".items()", "")
 
 

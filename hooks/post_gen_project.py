@@ -164,8 +164,8 @@ def write_merge(like: Path, heads: list[str]) -> None:
     from hashlib import sha256
 
     name = sha256(" ".join(heads).encode()).hexdigest()[:12]
-    text = follow(read(like).split("def upgrade")[0], heads)
-    text = re.sub('^"""[^\n]*', '"""merge options', text).replace(like.stem[-12:], name)
+    text = read(like).split("def upgrade")[0].replace(like.stem[-12:], name)
+    text = re.sub('^"""[^\n]*', '"""merge options', follow(text, heads))
     text += "def upgrade() -> None:\n    pass\n\n\ndef downgrade() -> None:\n    pass\n"
     like.with_name(f"{like.name[:10]}_merge_options_{name}.py").write_bytes(text.encode())
 

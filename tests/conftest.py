@@ -168,10 +168,14 @@ def brings(name: str, value: object) -> bool:
     return (name, value) in post_gen_project.OPTIONAL
 
 
+def word(answer: object) -> str:
+    """An answer as a mark has it."""
+    return {"True": "yes", "False": "no"}.get(str(answer), str(answer))
+
+
 def touched(name: str, value: object) -> set[str]:
     """The files that come with an answer, or have lines for it."""
-    word = {True: "yes", False: "no"}.get(value, value) if isinstance(value, bool) else value
-    marks = re.compile(rf"# option: {name}=(\w+,)*{word}(,\w+)*$", re.MULTILINE)
+    marks = re.compile(rf"# option: {name}=(\w+,)*{word(value)}(,\w+)*$", re.MULTILINE)
     marked = {
         file
         for file in post_gen_project.MARKED
@@ -181,7 +185,7 @@ def touched(name: str, value: object) -> set[str]:
 
 
 def matrix() -> list[dict[str, object]]:
-    """Nothing, everything, each answer alone, and the pairs that touch a common file."""
+    """The defaults, nothing, everything, each answer alone, and pairs that touch a common file."""
     options = choices()
     off = {
         name: next(v for v in values if not brings(name, v)) for name, values in options.items()
@@ -193,7 +197,8 @@ def matrix() -> list[dict[str, object]]:
         for one, other in combinations(single, 2)
         if one[0] != other[0] and touched(*one) & touched(*other)
     ]
-    found = [off, *(dict(zip(options, values, strict=True)) for values in everything)]
+    default = {name: values[0] for name, values in options.items()}
+    found = [default, off, *(dict(zip(options, values, strict=True)) for values in everything)]
     found += [off | {name: value} for name, value in single] + [off | pair for pair in pairs]
     return [answers for i, answers in enumerate(found) if answers not in found[:i]]
 

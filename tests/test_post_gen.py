@@ -7,7 +7,7 @@ from pathlib import Path
 import post_gen_project
 import pytest
 from conftest import PROJECT_DIRECTORY, Project, cookiecutter, faults
-from post_gen_project import FIRST_REVISION, put_first_revision_on_top, verify_history
+from post_gen_project import FIRST_REVISION, join_history, verify_history
 
 MODELS = "app/models/__init__.py"
 
@@ -91,7 +91,7 @@ def write_revision(root: Path, name: str, down: object) -> None:
 
 def test_the_only_revision_stays_as_it_is(root: Path) -> None:
     before = (root / FIRST_REVISION).read_bytes()
-    put_first_revision_on_top(root)
+    join_history(root, {FIRST_REVISION})
     assert (root / FIRST_REVISION).read_bytes() == before
     assert verify_history(root) == []
 
@@ -115,7 +115,7 @@ def test_the_templates_revision_follows_one_of_every_style(root: Path, text: str
         write_revision(root, "ddd", None)
         write_revision(root, "bbb", "ddd")
         write_revision(root, "ccc", ("ddd",))
-    put_first_revision_on_top(root)
+    join_history(root, {FIRST_REVISION})
     first = (root / FIRST_REVISION).read_text()
     assert "\nRevises: aaa\n" in first
     assert '\ndown_revision: str | Sequence[str] | None = "aaa"\n' in first
@@ -127,14 +127,14 @@ def test_the_templates_revision_follows_one_of_every_style(root: Path, text: str
 def test_two_heads_are_joined_by_the_templates_revision(root: Path) -> None:
     for name, down in (("base", None), ("right", "base"), ("left", "base")):
         write_revision(root, name, down)
-    put_first_revision_on_top(root)
+    join_history(root, {FIRST_REVISION})
     assert '| None = ["left", "right"]\n' in (root / FIRST_REVISION).read_text()
     assert verify_history(root) == []
 
 
 def test_a_first_revision_under_another_name_is_not_doubled(root: Path) -> None:
     shutil.copy(root / FIRST_REVISION, root / "alembic" / "versions" / "0001_items.py")
-    put_first_revision_on_top(root)
+    join_history(root, {FIRST_REVISION})
     assert not (root / FIRST_REVISION).exists()
     assert verify_history(root) == []
 
@@ -142,7 +142,7 @@ def test_a_first_revision_under_another_name_is_not_doubled(root: Path) -> None:
 def test_the_templates_revision_stays_below_those_that_follow_it(root: Path) -> None:
     before = (root / FIRST_REVISION).read_bytes()
     write_revision(root, "next", "1f0c5e7a9b3d")
-    put_first_revision_on_top(root)
+    join_history(root, {FIRST_REVISION})
     assert (root / FIRST_REVISION).read_bytes() == before
     assert verify_history(root) == []
 
@@ -184,7 +184,7 @@ UNREADABLE = {
 @pytest.mark.parametrize("text", UNREADABLE.values(), ids=UNREADABLE)
 def test_a_revision_that_cannot_be_read_is_told(root: Path, text: str) -> None:
     (root / "alembic" / "versions" / "mine.py").write_text(text)
-    put_first_revision_on_top(root)
+    join_history(root, {FIRST_REVISION})
     (line,) = verify_history(root)
     assert line == "alembic/versions/mine.py: revision or down_revision is not a literal"
 

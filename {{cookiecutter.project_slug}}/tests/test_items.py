@@ -12,8 +12,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.models.item import Item
 
-pytestmark = pytest.mark.usefixtures("signed_in")  # option: auth=accounts
-
 
 async def create(client: AsyncClient, name: str, **more: Any) -> dict[str, Any]:
     response = await client.post("/items", json={"name": name, **more})
@@ -29,6 +27,9 @@ async def read_names(client: AsyncClient, **query: Any) -> tuple[list[str], int 
 
 def wrong_fields(response: Response) -> list[str]:
     return [error["location"] for error in response.json()["errors"]]
+
+
+pytestmark = pytest.mark.usefixtures("signed_in")  # option: auth=accounts
 
 
 async def test_create_returns_the_stored_item(client: AsyncClient) -> None:
@@ -162,7 +163,7 @@ async def test_openapi_lists_the_responses_of_each_route(app: FastAPI) -> None:
         for operation in path.values()
         if operation["operationId"].startswith("items_")
     }
-    responses = {key: each.replace(" 401", "") for key, each in responses.items()}  # option: auth=accounts
+    responses = {k: v.replace(" 401", "") for k, v in responses.items()}  # option: auth=accounts
     assert responses == {
         "items_create": "201 400 409 413 422 500 503 504",
         "items_read_page": "200 422 500 503 504",

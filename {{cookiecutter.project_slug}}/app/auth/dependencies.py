@@ -42,14 +42,9 @@ async def get_client(connection: HTTPConnection) -> Client:
     return Client(address, connection.headers.get("user-agent", "").replace("\0", "")[:200])
 
 
-class Bearer(HTTPBearer):
-    """The header `Authorization: Bearer TOKEN`, also of a WebSocket."""
-
-    async def __call__(self, request: HTTPConnection) -> HTTPAuthorizationCredentials | None:
-        return await super().__call__(request)  # type: ignore[arg-type] # it reads headers only
-
-
-BEARER = Bearer(scheme_name="token", description="of POST /auth/login, or a key", auto_error=False)
+BEARER = HTTPBearer(
+    scheme_name="token", description="from POST /auth/login, or a key", auto_error=False
+)
 ServerAuth = Annotated[Auth, Depends(get_auth)]
 Sender = Annotated[Client, Depends(get_client)]
 

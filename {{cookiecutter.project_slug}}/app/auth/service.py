@@ -110,9 +110,7 @@ async def send_mail(auth: Auth, kind: TokenKind, email: str) -> None:
     await auth.mailer.send(kind.value, account.email, token)
 
 
-async def login(
-    auth: Auth, email: str, password: SecretStr, client: Client
-) -> tuple[str, Token]:
+async def login(auth: Auth, email: str, password: SecretStr, client: Client) -> tuple[str, Token]:
     """Return a new token and its row. Raises Unauthorized, TooManyRequests or Busy."""
     failure = Unauthorized(WRONG)
     found, new_hash = await check_password(auth, email, password, client, failure)

@@ -5,7 +5,7 @@ from hashlib import sha256
 from secrets import token_urlsafe
 from typing import Any
 
-from sqlalchemy import Interval, and_, bindparam, delete, func, or_, select, update
+from sqlalchemy import Interval, and_, bindparam, delete, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.models.account import Account, Token, TokenKind
@@ -59,11 +59,9 @@ async def issue(
 ) -> tuple[str, Token]:
     """Store a new token. Returns it, and its row."""
     token = token_urlsafe(32)
-    row = Token(account_id=account_id, kind=kind, hash=digest(token), **more)
-    row.expires_at = func.now() + lifetime
-    session.add(row)
-    await session.flush()
-    return token, row
+    values = {"account_id": account_id, "kind": kind, "hash": digest(token), **more}
+    new = insert(Token).values(values | {"expires_at": func.now() + lifetime})
+    return token, (await session.scalars(new.returning(Token))).one()
 
 
 async def issue_for_mail(session: AsyncSession, account_id: int, kind: TokenKind) -> str:

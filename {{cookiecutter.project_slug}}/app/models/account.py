@@ -40,7 +40,6 @@ class Account(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
-
 class Token(Base):
     """A session, a key for a machine, or the token of a mail. The token itself is not stored."""
 

@@ -14,7 +14,13 @@ ANSWERS = r""" {{ cookiecutter | tojson }} """
 # The files of each answer to a question; all other files are in every project. They are listed
 # one by one, since a folder may hold files of the owner's too.
 OPTIONAL: dict[tuple[str, object], str] = {
-    ("auth", "accounts"): "",
+    ("auth", "accounts"): """
+        alembic/versions/2026-11-30_create_accounts_7c2e9b41d05a.py
+        app/auth/__init__.py app/auth/__main__.py app/auth/dependencies.py app/auth/errors.py app/auth/mail.py
+        app/auth/passwords.py app/auth/routes.py app/auth/schemas.py app/auth/service.py app/auth/settings.py
+        app/auth/throttle.py app/auth/tokens.py app/models/account.py docs/auth.md
+        tests/signing_in.py tests/test_auth.py
+    """,
     ("docker", True): ".dockerignore Dockerfile compose.yaml",
     ("ci", "github"): ".github/dependabot.yml .github/workflows/ci.yml .pre-commit-config.yaml",
     ("ci", "gitlab"): ".gitlab-ci.yml .pre-commit-config.yaml",
@@ -22,7 +28,7 @@ OPTIONAL: dict[tuple[str, object], str] = {
 # The files with marks: a line that ends so is there for these answers only.
 MARKED = """
     .env.example .github/workflows/ci.yml .gitlab-ci.yml AGENTS.md README.md app/config.py
-    app/main.py compose.yaml docs/deploy.md pyproject.toml
+    app/main.py compose.yaml docs/deploy.md pyproject.toml tests/conftest.py tests/test_items.py
 """.split()
 MARK = re.compile(r" *# option: (\w+)=([\w,]+)(?=\r?$)")
 FIRST_REVISION = "alembic/versions/2026-11-22_create_items_1f0c5e7a9b3d.py"

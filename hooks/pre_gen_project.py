@@ -32,16 +32,23 @@ LAYOUT = """
     / .dockerignore .env.example .gitignore .gitlab-ci.yml .pre-commit-config.yaml .squawk.toml
     / AGENTS.md Dockerfile README.md alembic.ini compose.yaml pyproject.toml roles.sql
     .github/ dependabot.yml workflows/ci.yml
+    alembic/?auth=accounts versions/2026-11-30_create_accounts_7c2e9b41d05a.py
     alembic/ env.py script.py.mako versions/2026-11-22_create_items_1f0c5e7a9b3d.py
     app/ __init__.py __main__.py config.py dependencies.py errors.py main.py types.py
+    app/auth/?auth=accounts __init__.py __main__.py dependencies.py errors.py mail.py
+    app/auth/?auth=accounts passwords.py routes.py schemas.py service.py settings.py
+    app/auth/?auth=accounts throttle.py tokens.py
     app/database/ __init__.py asyncpg_url.py autogenerate.py base.py engine.py migrations.py
     app/database/ objects.py sessions.py settings.py urls.py violations.py
     app/items/ __init__.py routes.py schemas.py service.py
     app/models/ __init__.py item.py
+    app/models/?auth=accounts account.py
     app/web/ __init__.py docs.py health.py logs.py middleware.py openapi.py problems.py
     app/web/ server.py shutdown.py
     dev/ __init__.py __main__.py postgres.py
+    docs/?auth=accounts auth.md
     docs/ deploy.md grow.md migrations.md
+    tests/?auth=accounts signing_in.py test_auth.py
     tests/ conftest.py test_errors.py test_health.py test_items.py test_layout.py
     tests/ test_migrations.py test_requests.py test_sessions.py test_settings.py
 """

@@ -8,18 +8,18 @@ import os
 import re
 import shlex
 import sys
+from hashlib import sha256
 from pathlib import Path
 
 ANSWERS = r""" {{ cookiecutter | tojson }} """
-# The files of each answer to a question; all other files are in every project. They are listed
-# one by one, since a folder may hold files of the owner's too.
+# The files of each answer, one by one, as a folder may hold the owner's too; others always come.
 OPTIONAL: dict[tuple[str, object], str] = {
     ("auth", "accounts"): """
-        alembic/versions/2026-11-30_create_accounts_7c2e9b41d05a.py
-        app/auth/__init__.py app/auth/__main__.py app/auth/dependencies.py app/auth/errors.py app/auth/mail.py
-        app/auth/passwords.py app/auth/routes.py app/auth/schemas.py app/auth/service.py app/auth/settings.py
-        app/auth/throttle.py app/auth/tokens.py app/models/account.py docs/auth.md
-        tests/signing_in.py tests/test_auth.py
+        alembic/versions/2026-11-30_create_accounts_7c2e9b41d05a.py app/auth/__init__.py
+        app/auth/__main__.py app/auth/dependencies.py app/auth/errors.py app/auth/mail.py
+        app/auth/passwords.py app/auth/routes.py app/auth/schemas.py app/auth/service.py
+        app/auth/settings.py app/auth/throttle.py app/auth/tokens.py app/models/account.py
+        docs/auth.md tests/signing_in.py tests/test_auth.py
     """,
     ("docker", True): ".dockerignore Dockerfile compose.yaml",
     ("ci", "github"): ".github/dependabot.yml .github/workflows/ci.yml .pre-commit-config.yaml",
@@ -121,9 +121,9 @@ def apply_marks(path: Path, answers: dict[str, object]) -> None:
             continue  # it is of the block, or a second blank line
         if mark and words[mark[1]] not in mark[2].split(","):
             dropped = depth
-            continue
-        dropped = -1 if line.strip() else dropped
-        lines.append(MARK.sub("", line) if mark else line)
+        else:
+            dropped = -1 if line.strip() else dropped
+            lines.append(MARK.sub("", line) if mark else line)
     path.write_bytes("\n".join(lines).encode("utf-8", "surrogateescape"))
 
 
@@ -167,11 +167,9 @@ def follow(text: str, heads: list[str]) -> str:
 
 def write_merge(like: Path, heads: list[str]) -> None:
     """Write what `alembic merge` would, with the head of a revision of the template's."""
-    from hashlib import sha256
-
     name = sha256(" ".join(heads).encode()).hexdigest()[:12]
-    text = follow(read(like).split("def upgrade")[0], heads)
-    text = re.sub('^"""[^\n]*', '"""merge options', text).replace(like.stem[-12:], name)
+    text = read(like).split("def upgrade")[0].replace(like.stem[-12:], name)
+    text = re.sub('^"""[^\n]*', '"""merge options', follow(text, heads))
     text += "def upgrade() -> None:\n    pass\n\n\ndef downgrade() -> None:\n    pass\n"
     like.with_name(f"{like.name[:10]}_merge_options_{name}.py").write_bytes(text.encode())
 

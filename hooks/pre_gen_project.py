@@ -32,23 +32,20 @@ LAYOUT = """
     / .dockerignore .env.example .gitignore .gitlab-ci.yml .pre-commit-config.yaml .squawk.toml
     / AGENTS.md Dockerfile README.md alembic.ini compose.yaml pyproject.toml roles.sql
     .github/ dependabot.yml workflows/ci.yml
-    alembic/?auth=accounts versions/2026-11-30_create_accounts_7c2e9b41d05a.py
     alembic/ env.py script.py.mako versions/2026-11-22_create_items_1f0c5e7a9b3d.py
     app/ __init__.py __main__.py config.py dependencies.py errors.py main.py types.py
-    app/auth/?auth=accounts __init__.py __main__.py dependencies.py errors.py mail.py
-    app/auth/?auth=accounts passwords.py routes.py schemas.py service.py settings.py
-    app/auth/?auth=accounts throttle.py tokens.py
+    /?auth=accounts alembic/versions/2026-11-30_create_accounts_7c2e9b41d05a.py docs/auth.md
+    /?auth=accounts app/models/account.py tests/signing_in.py tests/test_auth.py
+    app/auth/?auth=accounts __init__.py __main__.py dependencies.py errors.py mail.py passwords.py
+    app/auth/?auth=accounts routes.py schemas.py service.py settings.py throttle.py tokens.py
     app/database/ __init__.py asyncpg_url.py autogenerate.py base.py engine.py migrations.py
     app/database/ objects.py sessions.py settings.py urls.py violations.py
     app/items/ __init__.py routes.py schemas.py service.py
     app/models/ __init__.py item.py
-    app/models/?auth=accounts account.py
     app/web/ __init__.py docs.py health.py logs.py middleware.py openapi.py problems.py
     app/web/ server.py shutdown.py
     dev/ __init__.py __main__.py postgres.py
-    docs/?auth=accounts auth.md
     docs/ deploy.md grow.md migrations.md
-    tests/?auth=accounts signing_in.py test_auth.py
     tests/ conftest.py test_errors.py test_health.py test_items.py test_layout.py
     tests/ test_migrations.py test_requests.py test_sessions.py test_settings.py
 """
@@ -155,8 +152,7 @@ def check_imports() -> str | None:
     for name in ("alembic.py", "alembic/__init__.py"):  # the next hook removes an empty package
         if os.path.isfile(name) and (name == "alembic.py" or os.path.getsize(name) > 2):
             return f"{name}: it hides the library alembic; rename or remove it"
-    stay = [name for name, answer in FILES.items() if answer in OPTIONS]
-    for name in (name for name in stay if name.endswith(".py")):
+    for name in (n for n, answer in FILES.items() if n.endswith(".py") and answer in OPTIONS):
         folder, file = os.path.split(name)
         rival = f"{folder}.py" if file == "__init__.py" else name[:-3]
         if os.path.exists(rival):

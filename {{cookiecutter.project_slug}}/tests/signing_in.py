@@ -7,11 +7,20 @@ from uuid import uuid4
 import pytest
 from fastapi import FastAPI
 from httpx import AsyncClient
+from pwdlib import PasswordHash
+from pwdlib.hashers.argon2 import Argon2Hasher
 from sqlalchemy import func
 
-from app.auth import tokens
+from app.auth import passwords, tokens
 from app.auth.service import User
 from app.models.account import Account, Role, TokenKind
+
+
+@pytest.fixture(autouse=True)
+def cheap_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hash in less than a millisecond."""
+    hasher = PasswordHash([Argon2Hasher(time_cost=1, memory_cost=8, parallelism=1)])
+    monkeypatch.setattr(passwords, "HASHER", hasher)
 
 
 async def sign_in(app: FastAPI, client: AsyncClient, role: Role = Role.USER) -> User:

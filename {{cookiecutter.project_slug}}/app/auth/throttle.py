@@ -12,7 +12,7 @@ from hashlib import sha256
 from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Any
 
-from sqlalchemy import Interval, LargeBinary, bindparam, extract, func, select
+from sqlalchemy import Double, Interval, LargeBinary, bindparam, cast, extract, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -40,7 +40,7 @@ REQUESTS = Limit(10, 180)  # requests for mails, by address
 MAILS = Limit(5, 3600)  # mails of one kind to one account
 
 STEP = bindparam("step", type_=Interval)
-SECONDS = extract("epoch", Throttle.free_at - func.now())
+SECONDS = cast(extract("epoch", Throttle.free_at - func.now()), Double)
 KEYS = bindparam("keys", type_=LargeBinary, expanding=True)
 WAITS = select(Throttle.key, SECONDS.label("seconds")).where(Throttle.key.in_(KEYS))
 ADD = (
@@ -110,8 +110,8 @@ async def add(session: AsyncSession, keys: Iterable[bytes], limit: Limit) -> flo
     """Count one for each key. Returns the seconds until nothing counts."""
     seconds = 0.0
     for each in keys:  # in one order everywhere, or two requests wait for each other
-        found = await session.scalar(ADD, {"key": each, "step": limit.step})
-        seconds = max(seconds, float(found or 0))
+        found = await session.scalars(ADD, {"key": each, "step": limit.step})
+        seconds = max(seconds, found.one())
     return seconds
 
 

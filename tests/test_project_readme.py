@@ -6,9 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import post_gen_project
 import pytest
 import readmes
-from conftest import TEMPLATE, Project, user_environment
+from conftest import TEMPLATE, Bake, Project, short_directory, touched, user_environment
 from readmes import AGENTS, DEPLOY, GENERATED, MIGRATIONS
 
 PAGES = [GENERATED, AGENTS, DEPLOY, MIGRATIONS]
@@ -107,18 +108,36 @@ def test_table_is_added_and_the_example_removed(copied: Project) -> None:
     assert set(re.findall(r"\bop\.(\w+)", upgrade)) == {"create_table", "f"}
     assert copied.uv("dev", "psql", "-Atc", "SELECT * FROM users") == ""
 
-    run_blocks(copied, readmes.take(GENERATED, "Remove the example"))
-    (revision,) = (copied.path / "alembic" / "versions").glob("*_drop_items_*.py")
+    remove_example(copied)
+
+
+def remove_example(project: Project) -> None:
+    """Follow "Remove the example" word for word."""
+    run_blocks(project, readmes.take(GENERATED, "Remove the example"))
+    (revision,) = (project.path / "alembic" / "versions").glob("*_drop_items_*.py")
     drop, confirmed = (
         span
         for span in inline_code(readmes.sections(GENERATED)["Remove the example"])
         if span.startswith("op.")
     )
-    output = copied.uv("pytest", "-q", "tests/test_migrations.py", check=False)
+    output = project.uv("pytest", "-q", "tests/test_migrations.py", check=False)
     assert "ban-drop-table" in output  # the confirmation is needed
-    copied.replace(f"alembic/versions/{revision.name}", drop, confirmed)
-    run_blocks(copied, readmes.blocks(GENERATED, "")[1:3])
-    copied.uv("dev", "sh", "-euc", "alembic upgrade head && alembic check")
+    project.replace(f"alembic/versions/{revision.name}", drop, confirmed)
+    run_blocks(project, readmes.blocks(GENERATED, "")[1:3])
+    project.uv("dev", "sh", "-euc", "alembic upgrade head && alembic check")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("question", "answer"),
+    [
+        (question, answer)
+        for question, answer in post_gen_project.OPTIONAL
+        if "app/main.py" in touched(question, answer)
+    ],
+)
+def test_example_is_removed_beside_an_option(bake: Bake, question: str, answer: object) -> None:
+    remove_example(bake(**{question: answer}).copy(short_directory()))
 
 
 def add_feature(project: Project, name: str) -> None:

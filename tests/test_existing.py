@@ -204,6 +204,17 @@ def test_line_of_an_option_comes_by_another_generation(generated: Project) -> No
     assert contents(generated.path) | {".env": b""} == new | {".env": b""}
 
 
+def test_new_option_in_a_project_that_is_kept_is_told(generated: Project) -> None:
+    """Its lines cannot come, and without them it would be half there."""
+    before = contents(generated.path)
+    result = cookiecutter(generated.path.parent, *KEEP, "auth=accounts")
+    assert result.returncode != 0
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    assert line == "Error: app/main.py: it was kept and lacks the new option; generate without -s"
+    undo(result.stderr, generated.path)
+    assert contents(generated.path) == before
+
+
 @BOTH
 def test_option_that_comes_by_another_generation_joins_the_owners_history(
     generated: Project, options: list[str]
@@ -213,7 +224,7 @@ def test_option_that_comes_by_another_generation_joins_the_owners_history(
     (generated.path / "alembic" / "versions" / "mine.py").write_text(mine)
     commit(generated.path)
     parent = generated.path.parent
-    result = cookiecutter(parent, *options, "auth=accounts")
+    result = cookiecutter(parent, *OVERWRITE, "auth=accounts")
     assert result.returncode == 0, result.stderr
     assert faults(generated.path) == []
     revisions = post_gen_project.REVISIONS - {FIRST_REVISION}

@@ -39,13 +39,27 @@ LATER |= {"backend/", "uv.lock"}
 FILES = re.compile(r"\.?[\w-]+(/[\w.-]+)*(/|\.(py|md|sql|toml|ini|yaml|lock))|\.\w+(\.\w+)?")
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_paths_exist(baked: Project, page: str) -> None:
-    text = readmes.read(page)
+def missing(project: Project, text: str) -> list[str]:
+    """The paths that a page names and the project does not have."""
     tree = "".join(readmes.fenced(text, "")).splitlines()
     named = {*inline_code(text), *(line.split()[0] for line in tree if line)}
     paths = {name for name in named if FILES.fullmatch(name)} - LATER
-    assert [path for path in paths if not (baked.path / path).exists()] == []
+    return [path for path in paths if not (project.path / path).exists()]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_paths_exist(baked: Project, page: str) -> None:
+    assert missing(baked, readmes.read(page)) == []
+
+
+def test_paths_exist_with_every_option(bake: Bake) -> None:
+    """And with the options of each page, no page outgrows its readers."""
+    answers = dict(post_gen_project.OPTIONAL.keys())
+    project = bake(**answers)
+    pages = [project.path / "README.md", project.path / "AGENTS.md", *project.path.glob("docs/*")]
+    assert len(pages) > len(PAGES)
+    assert [path for page in pages for path in missing(project, page.read_text("utf-8"))] == []
+    assert len((project.path / "AGENTS.md").read_text().splitlines()) <= 70
 
 
 def test_agents_table_names_code_that_exists(baked: Project) -> None:
@@ -208,6 +222,6 @@ def test_shell_blocks_say_that_they_are(readme: str) -> None:
     """So that none is overlooked."""
     text = (TEMPLATE / readme).read_text(encoding="utf-8")
     blocks = re.findall(r"^ *```([\w-]*)\n(.*?)^ *```$", text, re.DOTALL | re.MULTILINE)
-    known = {"", "console", "json", "mermaid", "nginx", "python", "text"}
+    known = {"", "console", "js", "json", "mermaid", "nginx", "python", "text"}
     assert {language for language, _ in blocks} <= known
     assert [code for language, code in blocks if language == "" and "$ " in code] == []

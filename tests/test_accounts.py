@@ -101,16 +101,19 @@ def served(project: Project) -> Iterator[Stage]:
         yield database
 
 
+ACCOUNTS = """
+TRUNCATE accounts, account_tokens, account_throttles;
+INSERT INTO accounts (email, password_hash, verified_at)
+SELECT 'known' || n || '@example.com', 'HASH', now() FROM generate_series(1, 40) n;
+"""
+
+
 @pytest.fixture
 def accounts(served: Stage, project: Project) -> list[str]:
     """The addresses of 40 verified accounts with the password PASSWORD."""
     script = f"from app.auth.passwords import HASHER; print(HASHER.hash({PASSWORD!r}))"
     hashed = project.uv("python", "-c", script).strip()
-    served.psql(
-        "TRUNCATE accounts, account_tokens, account_throttles; "
-        "INSERT INTO accounts (email, password_hash, verified_at) "  # noqa: S608 - of this test
-        f"SELECT 'known' || n || '@example.com', '{hashed}', now() FROM generate_series(1, 40) n"
-    )
+    served.psql(ACCOUNTS.replace("HASH", hashed))
     return [f"known{n}@example.com" for n in range(1, 41)]
 
 
@@ -176,9 +179,8 @@ def test_known_and_unknown_addresses_take_the_same_time(
     """The mail server does not answer."""
     times: dict[str, list[float]] = {"known": [], "unknown": []}
     answers = set()
-    server_of_mails = {"MAIL_URL": "smtp+plain://192.0.2.1"}
     with (
-        served.serve(**server_of_mails) as server,
+        served.serve(MAIL_URL="smtp+plain://192.0.2.1") as server,
         httpx.Client(base_url=server.url) as client,
     ):
         for number, email in enumerate(accounts):
@@ -202,7 +204,7 @@ def test_logins_at_once_leave_time_for_others(served: Stage, accounts: list[str]
     """60 logins at once, while another client reads: its p99 stays under 250 ms."""
 
     async def read(client: httpx.AsyncClient, token: str, done: asyncio.Event) -> list[float]:
-        times = []
+        times: list[float] = []
         while not done.is_set() or len(times) < 20:
             start = time.perf_counter()
             headers = {"authorization": f"Bearer {token}"}
@@ -241,8 +243,9 @@ def test_logins_at_once_leave_time_for_others(served: Stage, accounts: list[str]
 
 def test_log_holds_no_secret(served: Stage, accounts: list[str]) -> None:
     """Mails fail, tokens are wrong, bodies are wrong."""
-    settings = {"MAIL_URL": "smtp+plain://me:hunter2@127.0.0.1:1", "UVICORN_LOG_LEVEL": "debug"}
-    with served.serve(**settings) as server, httpx.Client(base_url=server.url) as client:
+    url = "smtp+plain://me:hunter2@127.0.0.1:1"
+    serving = served.serve(MAIL_URL=url, UVICORN_LOG_LEVEL="debug")
+    with serving as server, httpx.Client(base_url=server.url) as client:
         body = {"email": accounts[0], "password": PASSWORD}
         token = client.post("/auth/login", json=body).json()["token"]
         client.headers["authorization"] = f"Bearer {token}"

@@ -67,12 +67,12 @@ def test_commands_of_the_page(changed: Project) -> None:
 def test_code_of_the_page(changed: Project) -> None:
     route, test = readmes.fenced(readmes.read(PAGE), "python")
     routes = changed.path / "app/items/routes.py"
-    imports, code = route.split("\n\n\n", 1)
+    imports, code = route.split("\n\n", 1)
     text = routes.read_text().replace(
         "from app.web.openapi", f"{imports}\nfrom sqlalchemy import delete\nfrom app.web.openapi"
     )
     before, after = text.split('@router.get("/{item_id}"')  # which would match too
-    code = f"{code.replace('delete_all', 'delete_all')}\n\n@router.get"
+    code = f"{code}\n\n@router.get"
     routes.write_text(f'{before}{code}("/{{item_id}}"{after}')
     imports = "from httpx import AsyncClient\nfrom app.auth.service import User\n\n\n"
     (changed.path / "tests/test_page.py").write_text(imports + test)

@@ -44,7 +44,7 @@ def perform(repository: Path, name: str = "motto", with_table: bool = True) -> N
     product, hooks = Project(repository / PROJECT_DIRECTORY.name), Project(repository / "hooks")
     question, prompt = map(str.strip, guide(name, "json"))
     questions = Project(repository)
-    questions.replace("cookiecutter.json", '  "docker": ', f'  {question}\n  "docker": ')
+    questions.replace("cookiecutter.json", '\n  "docker": ', f'\n  {question}\n  "docker": ')
     questions.replace("cookiecutter.json", '"__prompts__": {', f'"__prompts__": {{\n    {prompt}')
     json.loads((repository / "cookiecutter.json").read_text())
 

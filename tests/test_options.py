@@ -44,7 +44,7 @@ def perform(repository: Path, name: str = "motto", with_table: bool = True) -> N
     product, hooks = Project(repository / PROJECT_DIRECTORY.name), Project(repository / "hooks")
     question, prompt = map(str.strip, guide(name, "json"))
     questions = Project(repository)
-    questions.replace("cookiecutter.json", '  "docker": ', f'  {question}\n  "docker": ')
+    questions.replace("cookiecutter.json", '\n  "docker": ', f'\n  {question}\n  "docker": ')
     questions.replace("cookiecutter.json", '"__prompts__": {', f'"__prompts__": {{\n    {prompt}')
     json.loads((repository / "cookiecutter.json").read_text())
 
@@ -232,6 +232,7 @@ def test_every_fast_test_passes_with_the_option(template_repository: Path) -> No
     perform(template_repository)
     readme = template_repository / "README.md"
     readme.write_text(readme.read_text(encoding="utf-8") + guide("motto", "json")[1])
-    options = ["-q", "-m", "not slow", "--ignore", "tests/test_options.py"]
+    ignored = ["--ignore", "tests/test_options.py", "--ignore", "tests/test_size.py"]
+    options = ["-q", "-m", "not slow", *ignored]  # the budgets are those of this template
     result = run_tests(template_repository, *options)
     assert result.returncode == 0, result.stdout

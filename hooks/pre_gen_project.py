@@ -38,7 +38,7 @@ LAYOUT = """
     app/auth/?auth=accounts __init__.py __main__.py dependencies.py errors.py mail.py passwords.py
     app/auth/?auth=accounts routes.py schemas.py service.py settings.py throttle.py tokens.py
     app/database/ __init__.py asyncpg_url.py autogenerate.py base.py engine.py migrations.py
-    app/database/ objects.py sessions.py settings.py urls.py violations.py
+    app/database/ objects.py revisions.py sessions.py settings.py urls.py violations.py
     app/items/ __init__.py routes.py schemas.py service.py
     app/models/ __init__.py item.py
     app/web/ __init__.py docs.py health.py logs.py middleware.py openapi.py problems.py

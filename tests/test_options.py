@@ -226,6 +226,7 @@ def test_module_of_the_owners_is_in_the_way_of_a_chosen_option_only(
     assert b"app/motto.py: the project imports app/motto/__init__.py" in error.value.stderr
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.exhaustive
 def test_every_fast_test_passes_with_the_option(template_repository: Path) -> None:

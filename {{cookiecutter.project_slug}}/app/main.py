@@ -13,7 +13,7 @@ from app.config import Settings, get_settings
 from app.database import Database, create_engine
 from app.items import routes as items
 from app.web import docs, health, logs, openapi, problems
-from app.web.middleware import AllowedHosts, Application, RequestContext, cors
+from app.web.middleware import Application, RequestContext, allowed_hosts, cors
 from app.web.shutdown import Shutdown
 
 
@@ -37,18 +37,18 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             Middleware(RequestContext, shutdown),  # first, since its id is in every log line
             *cors(settings.cors_origins),  # outside errors, which would lack its headers
         ],
-        middleware=[Middleware(AllowedHosts, settings.allowed_hosts)],
+        middleware=allowed_hosts(settings.allowed_hosts),
     )
     app.state.settings = settings
     app.state.shutdown = shutdown
-    if settings.api_docs:
-        docs.install(app)
     problems.install(app)
-    app.include_router(health.router)
     auth.install(app, settings)  # option: auth=accounts
-    app.include_router(auth_router)  # option: auth=accounts
     app.include_router(items.router)  # option: auth=none
     app.include_router(auth.signed_in(items.router))  # option: auth=accounts
+    app.include_router(auth_router)  # option: auth=accounts
+    app.include_router(health.router)  # last: each request tries the routers in this order
+    if settings.api_docs:
+        docs.install(app)
     return app
 
 

@@ -2,9 +2,13 @@
 
 import asyncio
 import logging
+import os
 import re
+import signal
 import socket
 import ssl
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,14 +16,17 @@ from email.message import Message
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import trustme
 from aiosmtpd.controller import Controller
 from aiosmtpd.handlers import Message as MessageHandler
 from aiosmtpd.smtp import AuthResult, LoginPassword
+from sqlalchemy import URL
 
 from accounts.conftest import EMAIL, PASSWORD, Serve
 from app.auth import mail
+from app.database import ROOT
 
 NEW = {"email": EMAIL, "password": PASSWORD}
 
@@ -46,11 +53,16 @@ class Slow(Mailbox):
         return str(await super().handle_DATA(*arguments))
 
 
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+    return port
+
+
 @contextmanager
 def smtp(handler: Mailbox, **options: Any) -> Iterator[int]:
     """Run an SMTP server. Yields its port."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
+    port = free_port()
     controller = Controller(handler, hostname="127.0.0.1", port=port, **options)
     controller.start()
     try:
@@ -194,3 +206,31 @@ async def test_mails_at_once_are_bounded(
     assert time.monotonic() - start < 5
     assert len(mailbox.mails) == 2
     assert caplog.text.count("A mail is lost") == 2
+
+
+def test_response_waits_for_no_mail_and_shutdown_does(fresh_url: URL) -> None:
+    """SIGTERM comes while the server of mails is busy with one."""
+    mailbox, port = Slow(), free_port()
+    database = fresh_url.set(drivername="postgresql").render_as_string(hide_password=False)
+    with smtp(mailbox) as mail_port:
+        settings = {
+            "DATABASE_URL": database,
+            "DATABASE_URL_SYNC": database,
+            "MAIL_URL": f"smtp+plain://127.0.0.1:{mail_port}",
+            "SHUTDOWN_DELAY_SECONDS": "0.1",
+        }
+        command = [sys.executable, "-m", "app", f"--port={port}"]
+        with subprocess.Popen(  # noqa: S603 - of this file
+            command, cwd=ROOT, env=os.environ | settings, stderr=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stderr
+            for line in process.stderr:
+                if "Uvicorn running" in line:
+                    break
+            response = httpx.post(f"http://127.0.0.1:{port}/auth/register", json=NEW, timeout=30)
+            assert response.status_code == 202
+            assert mailbox.mails == []
+            process.send_signal(signal.SIGTERM)
+            process.stderr.read()
+    assert process.returncode == 0
+    assert len(mailbox.mails) == 1

@@ -5,10 +5,8 @@ import json
 import re
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from statistics import median, quantiles
 
 import httpx
 import pytest
@@ -24,7 +22,6 @@ TOOLS = ("aiosmtpd", "trustme")  # which these tests need
 PASSWORD, OTHER = "correct horse battery", "another long password"
 EMAIL = "ann@example.com"
 LIMIT = 10
-ATTEMPTS = 3  # since the machine may be busy
 
 
 @pytest.fixture(scope="module")
@@ -79,18 +76,6 @@ def test_code_of_the_page(changed: Project) -> None:
     (changed.path / "tests/test_page.py").write_text(imports + test)
     changed.uv("ruff", "check", "--fix", "--quiet", "--ignore=F811")
     assert "1 passed" in changed.uv("pytest", "-q", "tests/test_page.py")
-
-
-def test_example_goes_with_accounts(changed: Project) -> None:
-    commands = readmes.blocks(readmes.GENERATED, "Remove the example")[0]
-    changed.run("sh", "-euc", commands)
-    (revision,) = changed.path.glob("alembic/versions/*drop_items*.py")
-    text = revision.read_text()
-    squawk = 'op.execute("-- squawk-ignore ban-drop-table\\nDROP TABLE items")'
-    revision.write_text(text.replace('op.drop_table("items")', squawk))
-    assert " passed" in changed.uv("pytest", "-q", "-n", "2")
-    for command in ("ruff check", "ruff format --check", "mypy"):
-        changed.uv(*command.split())
 
 
 # A served project, and its clients.
@@ -157,89 +142,33 @@ def test_forwarded_address_counts_from_a_trusted_proxy_only(
     assert statuses["192.0.2.1"] == [401] * LIMIT + [429] * 2
 
 
-@pytest.mark.parametrize("address", ["evil", "127.0.0.1'--", "x" * 5000, "1.2.3.4, evil", ""])
-def test_strange_forwarded_address_is_no_address(
-    served: Stage, accounts: list[str], address: str
-) -> None:
+STRANGE = ["evil", "127.0.0.1'--", "x" * 5000, "1.2.3.4, evil", ""]
+
+
+def test_strange_forwarded_address_is_no_address(served: Stage, accounts: list[str]) -> None:
     with served.serve() as server, httpx.Client(base_url=server.url) as client:
-        body = {"email": accounts[0], "password": PASSWORD}
-        response = client.post("/auth/login", json=body, headers=forward(address))
-        assert response.status_code == 200
-        client.headers["authorization"] = f"Bearer {response.json()['token']}"
-        (session,) = client.get("/auth/sessions").json()
-        assert session["address"] in {None, "127.0.0.1", "1.2.3.4"}
+        for address, email in zip(STRANGE, accounts, strict=False):
+            body = {"email": email, "password": PASSWORD}
+            response = client.post("/auth/login", json=body, headers=forward(address))
+            assert response.status_code == 200
+            signed = {"authorization": f"Bearer {response.json()['token']}"}
+            (session,) = client.get("/auth/sessions", headers=signed).json()
+            assert session["address"] in {None, "127.0.0.1", "1.2.3.4"}
 
 
-PATHS = ["login", "register", "password/forgot", "verify/resend"]
+def test_logins_at_once_all_succeed_in_bounded_memory(served: Stage, accounts: list[str]) -> None:
+    """`run.py logins` measures what is left of the time for other clients."""
 
-
-@pytest.mark.parametrize("path", PATHS)
-def test_known_and_unknown_addresses_take_the_same_time(
-    served: Stage, accounts: list[str], path: str
-) -> None:
-    """The mail server does not answer."""
-    times: dict[str, list[float]] = {"known": [], "unknown": []}
-    answers = set()
-    with (
-        served.serve(MAIL_URL="smtp+plain://192.0.2.1") as server,
-        httpx.Client(base_url=server.url) as client,
-    ):
-        for number, email in enumerate(accounts):
-            for kind in sorted(times, reverse=number % 2 == 0):
-                address = email if kind == "known" else f"un{email}"
-                body = {"email": address, "password": OTHER}
-                client.get("/health/ready")  # what the request before has left is done
-                start = time.perf_counter()
-                response = client.post(
-                    f"/auth/{path}", json=body, headers=forward(f"198.51.100.{number}")
-                )
-                times[kind].append(time.perf_counter() - start)
-                answers.add((response.status_code, response.text))
-    known, unknown = (median(each[4:]) * 1000 for each in times.values())
-    print(f"{path}: known {known:.1f} ms, unknown {unknown:.1f} ms")
-    assert len(answers) == 1
-    assert abs(known - unknown) < max(2, 0.15 * known)
-
-
-def test_logins_at_once_leave_time_for_others(served: Stage, accounts: list[str]) -> None:
-    """60 logins at once, while another client reads: its p99 stays under 250 ms."""
-
-    async def read(client: httpx.AsyncClient, token: str, done: asyncio.Event) -> list[float]:
-        times: list[float] = []
-        while not done.is_set() or len(times) < 20:
-            start = time.perf_counter()
-            headers = {"authorization": f"Bearer {token}"}
-            assert (await client.get("/items", headers=headers)).status_code == 200
-            times.append(time.perf_counter() - start)
-            await asyncio.sleep(0.005)
-        return times
-
-    async def attack(url: str) -> tuple[list[int], list[float], float]:
+    async def attack(url: str) -> list[int]:
         body = {"email": accounts[0], "password": PASSWORD}
         async with httpx.AsyncClient(base_url=url, timeout=60) as client:
-            token = (await client.post("/auth/login", json=body)).json()["token"]
-            done = asyncio.Event()
-            reader = asyncio.create_task(read(client, token, done))
-            await asyncio.sleep(0.1)
-            start = time.perf_counter()
             requests = [client.post("/auth/login", json=body) for _ in range(60)]
-            statuses = [response.status_code for response in await asyncio.gather(*requests)]
-            seconds = time.perf_counter() - start
-            done.set()
-            return statuses, await reader, seconds
+            return [response.status_code for response in await asyncio.gather(*requests)]
 
-    for _ in range(ATTEMPTS):
-        with served.serve() as server:
-            before = server.process.memory_info().rss
-            statuses, times, seconds = asyncio.run(attack(server.url))
-            grown = (server.process.memory_info().rss - before) / 2**20
-        p99 = quantiles(times, n=100)[98] * 1000
-        print(f"{seconds:.1f} s, {len(times)} reads, p99 {p99:.0f} ms, {grown:.0f} MiB more")
-        assert set(statuses) == {200}
-        assert grown < 150
-        if p99 < 250:
-            return
-    pytest.fail("the machine may be busy: run it again")
+    with served.serve() as server:
+        before = server.process.memory_info().rss
+        assert set(asyncio.run(attack(server.url))) == {200}
+        assert (server.process.memory_info().rss - before) / 2**20 < 150
 
 
 def test_log_holds_no_secret(served: Stage, accounts: list[str]) -> None:
@@ -272,6 +201,7 @@ def test_log_holds_no_secret(served: Stage, accounts: list[str]) -> None:
         assert secret not in log
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("login", [True, False])
 def test_schemathesis_finds_nothing(
     served: Stage, accounts: list[str], tmp_path: Path, login: bool

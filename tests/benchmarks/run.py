@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import accounts
 import budgets
 import living
 import measure
@@ -26,6 +27,7 @@ ALONE: list[Benchmark] = [*budgets.BENCHMARKS, *projects.BENCHMARKS, *surviving.
 INSIDE: list[Benchmark] = [
     *migrating.BENCHMARKS,
     *speed.BENCHMARKS,
+    *accounts.BENCHMARKS,
     *scale.BENCHMARKS,
     *living.BENCHMARKS,
     *withstanding.BENCHMARKS,

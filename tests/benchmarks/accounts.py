@@ -133,9 +133,10 @@ def enumeration(project: Path) -> None:
     sys.exit(told)
 
 
-def compare(
-    client: httpx.Client, path: str
-) -> tuple[dict[str, list[float]], set[tuple[int, str]]]:
+Answers = set[tuple[int, str]]
+
+
+def compare(client: httpx.Client, path: str) -> tuple[dict[str, list[float]], Answers]:
     """Send bodies with known and unknown addresses in turns, each pair from another client."""
     times: dict[str, list[float]] = {"known": [], "unknown": []}
     answers: Answers = set()

@@ -53,11 +53,9 @@ class DatabaseSettings(BaseSettings):
     def __init__(self, **values: Any) -> None:
         try:
             super().__init__(**values)
-        except UnicodeDecodeError:
-            raise ConfigurationError(f"{ROOT / '.env'} is not UTF-8: save it as UTF-8") from None
-        except PermissionError:
-            advice = "make this user its owner, or permit others to read"
-            raise ConfigurationError(f"{ROOT / '.env'} cannot be read: {advice}") from None
+        except (UnicodeDecodeError, PermissionError):
+            rule = "it must be UTF-8 and readable by this user"
+            raise ConfigurationError(f"{ROOT / '.env'} cannot be read: {rule}") from None
         except ValidationError as error:
             lines = [
                 f"{str(e['loc'][0]).upper()}: {e['msg'].removeprefix('Value error, ')}"

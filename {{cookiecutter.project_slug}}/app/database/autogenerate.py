@@ -4,7 +4,7 @@ import ast
 import inspect
 import logging
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from fnmatch import fnmatchcase
 from functools import cache
 from typing import Any, Literal
@@ -153,7 +153,7 @@ def is_safe(cls: type, rendered: str) -> bool:
 
 
 def review(migration: MigrationContext, revision: object, directives: list[Any]) -> None:
-    """Write no empty revision, add CHECKs without blocking writers, and warn of drops."""
+    """Write no empty revision, and add CHECKs without blocking writers."""
     script = directives[0]
     up, down = script.upgrade_ops, script.downgrade_ops
     for operations in (up, down):
@@ -166,11 +166,6 @@ def review(migration: MigrationContext, revision: object, directives: list[Any])
         if getattr(command_line, "autogenerate", script.message is not None):
             logger.warning("Models and database agree: no revision was written")
             directives.clear()
-        return
-    drops = [f"DROPS {name}" for name in find_drops(up)]
-    for drop in drops:
-        logger.warning("The new revision %s: is that intended?", drop)
-    migration.opts["template_args"]["drops"] = drops
 
 
 def write_out_checks(operations: ops.OpContainer, migration: MigrationContext) -> None:
@@ -194,13 +189,13 @@ def add_checks_online(operations: ops.OpContainer, migration: MigrationContext) 
     repeated: an interrupted revision runs again from its beginning.
     """
     preparer, first = migration.dialect.identifier_preparer, []
-    for table in operations.ops:
-        parts: list[Any] = getattr(table, "ops", [])
+    for table in [part for part in operations.ops if isinstance(part, ops.ModifyTableOps)]:
+        parts: list[Any] = table.ops
         columns = [part for part in parts if isinstance(part, ops.AddColumnOp)]
         checks = [part for part in parts if isinstance(part, ops.CreateCheckConstraintOp)]
         drops = [part for part in parts if isinstance(part, ops.DropConstraintOp)]
         drops = [drop for drop in drops if drop.constraint_type == "check"]
-        if not checks or not isinstance(table, ops.ModifyTableOps):
+        if not checks:
             continue
         table.ops = [part for part in parts if part not in [*columns, *drops, *checks]]
         drops += [check.reverse() for check in checks]  # what an interruption left
@@ -217,13 +212,3 @@ def add_checks_online(operations: ops.OpContainer, migration: MigrationContext) 
         steps = [*columns, *drops, *checks, *validations]
         first.append(ops.ModifyTableOps(table.table_name, steps, schema=table.schema))
     operations.ops = [*first, *operations.ops]
-
-
-def find_drops(operation: object) -> Iterator[str]:
-    """Yield the tables and columns that an operation removes, with their data."""
-    if isinstance(operation, ops.DropTableOp | ops.DropColumnOp):
-        column = getattr(operation, "column_name", None)
-        name = ".".join(filter(None, (operation.schema, operation.table_name, column)))
-        yield f"the column {name}" if column else f"the table {name}"
-    for part in getattr(operation, "ops", []):
-        yield from find_drops(part)

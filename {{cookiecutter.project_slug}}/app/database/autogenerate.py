@@ -1,4 +1,4 @@
-"""What autogenerate compares, and how it writes a revision."""
+"""The options of autogenerate: the objects it compares, and the form of a revision."""
 
 import ast
 import inspect
@@ -52,7 +52,7 @@ def autogenerate_options(
         return any(fnmatchcase(name, pattern) for pattern in ignored)
 
     def include_name(name: Any, kind: str, parents: Mapping[str, Any]) -> bool:
-        """Leave out what others own, and names that PostgreSQL gave to a model's CHECKs."""
+        """Leave out objects of others, and CHECKs of a model that PostgreSQL named."""
         table = parents.get("schema_qualified_table_name", "")
         if kind == "table":
             return table in own_tables() and not is_ignored(name)
@@ -84,7 +84,7 @@ class PostgreSQL(PostgresqlImpl):
 
 
 def compare_type(context: MigrationContext, *columns_and_types: object) -> bool | None:
-    """Compare an enum as the string that it is in the database; None leaves others to Alembic."""
+    """Compare the length of an enum: the database has a string. None: Alembic compares."""
     old, new = columns_and_types[-2:]
     if isinstance(new, Enum) and not new.native_enum and isinstance(old, String):
         return old.length != new.length
@@ -104,7 +104,7 @@ def compare_default(
 
 
 def default_text(default: object, context: AutogenContext) -> str:
-    """Return a default without the casts that only the database shows. Others are no text."""
+    """Return a default without the casts that the database adds, or "" for an Identity."""
     if not isinstance(default, DefaultClause):
         return ""
     element = literal(default.arg, String()) if isinstance(default.arg, str) else default.arg

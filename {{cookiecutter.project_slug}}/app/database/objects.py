@@ -85,6 +85,6 @@ def add_values(item: Enum, known: list[str], context: MigrationContext) -> Itera
 def write(element: ClauseElement, context: MigrationContext) -> str:
     """Write an element for `op.execute`, in which a colon begins a parameter."""
     sql = context.impl.render_ddl_sql_expr(element).replace(":", r"\:")
-    if isinstance(element, CreateEnumType):  # IF NOT EXISTS, which it does not have
+    if isinstance(element, CreateEnumType):  # which has no IF NOT EXISTS
         return f"DO $$ BEGIN {sql}; EXCEPTION WHEN duplicate_object THEN END $$"
     return sql

@@ -66,7 +66,7 @@ def sqlstate(error: Exception, method: str) -> str:
         return "08006"
     match driver_error(error):
         case asyncpg.InterfaceError() as found if "closed" in str(found):
-            return "08006"  # other ones are bugs of the caller
+            return "08006"  # others are bugs
         case asyncpg.DataError(__cause__=OverflowError() | UnicodeError()):
             return "22003"  # in the client's encoder
         case asyncpg.DataError(severity=None):

@@ -45,7 +45,6 @@ class Problem(BaseModel):
 
 
 def install(app: FastAPI) -> None:
-    """Answer every exception with a Problem."""
     for kind in (HTTPException, RequestValidationError, AppError, *DATABASE_ERRORS):
         app.add_exception_handler(kind, answer)
     app.add_exception_handler(Exception, answer_unexpected)

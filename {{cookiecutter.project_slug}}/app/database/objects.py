@@ -1,8 +1,4 @@
-"""The schemas, sequences and enum types of the models, which Alembic does not compare.
-
-A revision creates the missing ones, and its downgrade drops them. One that no model uses any
-more stays: others may use it.
-"""
+"""The schemas, sequences and enum types of the models, which Alembic does not compare."""
 
 import logging
 from collections.abc import Iterator

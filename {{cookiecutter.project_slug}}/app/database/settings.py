@@ -34,8 +34,6 @@ class DatabaseSettings(BaseSettings):
 
     `database_url` (asyncpg) is the application's connection, `database_url_sync` (psycopg) is
     Alembic's. An unset one is derived from the other. `str()` of a URL masks the password.
-
-    Raises ConfigurationError: one line for a wrong URL, else one for each wrong variable.
     """
 
     model_config = SettingsConfigDict(

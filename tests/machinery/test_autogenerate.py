@@ -183,15 +183,13 @@ def test_revision_to_be_written_by_hand_is_empty(migrations: Migrations) -> None
     assert isinstance(command.revision(migrations.config, "by hand"), Script)
 
 
-def test_drops_are_named_in_the_revision_and_in_a_warning(
-    migrations: Migrations, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_squawk_names_drops(migrations: Migrations) -> None:
     migrations.migrate(model(size=Mapped[int]))
     migrations.execute("CREATE TABLE gone ()")
-    written = migrations.migrate(model())
-    for drop in ("DROPS the table gone", "DROPS the column orders.size"):
-        assert drop in written.partition("import")[0]
-        assert f"The new revision {drop}: is that intended?" in caplog.messages
+    migrations.migrate(model())
+    found = migrations.lint()
+    assert "ban-drop-table" in found
+    assert "ban-drop-column" in found
 
 
 class Few:

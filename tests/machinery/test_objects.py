@@ -94,7 +94,7 @@ def test_tables_of_schemas_without_a_model_are_left_alone(migrations: Migrations
     migrations.execute("CREATE TABLE billing.gone (id int)")
     written = migrations.migrate(in_billing())
     assert "strays" not in written
-    assert "DROPS the table billing.gone" in written
+    assert "op.drop_table('gone', schema='billing')" in written
 
 
 def test_partition_in_a_named_schema_is_ignored(migrations: Migrations) -> None:
@@ -286,7 +286,7 @@ def test_tables_of_a_library_are_ignored(ignoring: Migrations) -> None:
     command.check(ignoring.config)
     ignoring.execute("CREATE TABLE beats ()")
     assert "jobs_done" not in (written := ignoring.migrate(in_billing()))
-    assert "DROPS the table beats" in written
+    assert "op.drop_table('beats')" in written
 
 
 def test_table_of_a_library_may_have_a_model(ignoring: Migrations) -> None:

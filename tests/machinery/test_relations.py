@@ -21,7 +21,8 @@ from sqlalchemy.orm import (
 )
 from sqlalchemy.orm.exc import DetachedInstanceError
 
-from app.database import Database, NotLoaded
+from app.database import Database
+from app.database.sessions import NotLoaded
 from app.dependencies import ReadSession
 
 

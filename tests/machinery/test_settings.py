@@ -80,7 +80,7 @@ def test_env_file_that_is_not_utf_8_is_one_line(
     env_file: Path, cls: type[DatabaseSettings]
 ) -> None:
     env_file.write_bytes(b"DATABASE_URL=postgresql://app:\xfc@db/app\n")
-    assert refused(cls).endswith(".env is not UTF-8: save it as UTF-8")
+    assert refused(cls).endswith(".env cannot be read: it must be UTF-8 and readable by this user")
 
 
 @contextmanager
@@ -106,7 +106,7 @@ def test_env_file_that_cannot_be_read_is_one_line(
         monkeypatch.setitem(cls.model_config, "env_file", path)
         with without_privileges():
             line = refused(cls)
-    assert line.endswith(".env cannot be read: make this user its owner, or permit others to read")
+    assert line.endswith(".env cannot be read: it must be UTF-8 and readable by this user")
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,8 @@
-"""PostgreSQL: models, settings, engine, sessions, migrations. Knows no FastAPI.
-
-The package imports nothing else of the application, so another project can copy it.
-"""
+"""PostgreSQL: models, settings, sessions, migrations. Another project can copy this package."""
 
 from .base import Base
 from .engine import DatabaseUnavailable, create_engine, limit_statements
-from .sessions import Database, NotLoaded, Reader, ReadOnlyViolation
+from .sessions import Database, Reader, ReadOnlyViolation
 from .settings import ROOT, DatabaseSettings
 from .urls import ConfigurationError
 
@@ -16,7 +13,6 @@ __all__ = [
     "Database",
     "DatabaseSettings",
     "DatabaseUnavailable",
-    "NotLoaded",
     "ReadOnlyViolation",
     "Reader",
     "create_engine",

@@ -5,8 +5,8 @@ from typing import Any
 
 from sqlalchemy import URL
 
-# asyncpg reads these parameters of a URL as libpq does, except the timeout. The last two go on
-# to the server.
+# asyncpg reads these parameters as libpq does, except the timeout, and sends the last two to the
+# server.
 READ_BY_ASYNCPG = {
     *("host", "port", "passfile", "target_session_attrs", "krbsrvname", "gsslib"),
     *("sslmode", "sslcert", "sslkey", "sslpassword", "sslrootcert", "sslcrl", "sslnegotiation"),
@@ -19,18 +19,16 @@ NO_EFFECT = {
     "client_encoding": {"auto", "utf8", "UTF8"},
     "gssencmode": {"disable", "prefer"},
 }
-# The parameters that verified_context() replaces, and those that it does not support.
-IN_CONTEXT = {"channel_binding", "sslmode", "sslrootcert", "sslcert", "sslkey", "sslpassword"}
+# verified_context() does not support these.
 NOT_IN_CONTEXT = {"sslcrl", "ssl_min_protocol_version", "ssl_max_protocol_version"}
 
 
 def unknown_to_asyncpg(url: URL) -> list[str]:
-    """Return the parameters that asyncpg cannot honour."""
     known = READ_BY_ASYNCPG
     if needs_context(url):
-        known = known - NOT_IN_CONTEXT | IN_CONTEXT
-    if str(url.query.get("host", "")).startswith("/"):  # a socket has no certificate to verify
-        known = known - {"channel_binding"}
+        known = known - NOT_IN_CONTEXT
+        if not str(url.query.get("host", "")).startswith("/"):  # a socket has no certificate
+            known |= {"channel_binding"}
     return [
         name
         for name, value in url.query.items()
@@ -46,8 +44,7 @@ def asyncpg_arguments(url: URL) -> tuple[URL, dict[str, Any]]:
     if "connect_timeout" in query:
         arguments["timeout"] = max(int(str(query.pop("connect_timeout"))), 0) or None
     if needs_context(url):
-        arguments["ssl"] = verified_context(url)
-        query = {name: value for name, value in query.items() if name not in IN_CONTEXT}
+        arguments["ssl"] = verified_context(url)  # wins over the parameters
     if query:
         arguments["dsn"] = URL.create("postgresql", query=query).render_as_string(False)
     return url.set(query=hosts), arguments
@@ -61,7 +58,7 @@ def needs_context(url: URL) -> bool:
 
 
 def verified_context(url: URL) -> ssl.SSLContext:
-    """Return the TLS context of sslmode=verify-full, by `sslrootcert` or the system's roots."""
+    """Return the TLS context of sslmode=verify-full, with `sslrootcert` or the system's roots."""
     query: dict[str, Any] = dict(url.query)
     root = query.get("sslrootcert", "system")
     context = ssl.create_default_context(cafile=None if root == "system" else root)

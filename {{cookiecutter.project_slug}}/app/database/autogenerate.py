@@ -1,10 +1,10 @@
-"""What autogenerate compares, and how it writes a revision."""
+"""The options of autogenerate: the objects it compares, and the form of a revision."""
 
 import ast
 import inspect
 import logging
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from fnmatch import fnmatchcase
 from functools import cache
 from typing import Any, Literal
@@ -52,7 +52,7 @@ def autogenerate_options(
         return any(fnmatchcase(name, pattern) for pattern in ignored)
 
     def include_name(name: Any, kind: str, parents: Mapping[str, Any]) -> bool:
-        """Leave out what others own, and names that PostgreSQL gave to a model's CHECKs."""
+        """Leave out objects of others, and CHECKs of a model that PostgreSQL named."""
         table = parents.get("schema_qualified_table_name", "")
         if kind == "table":
             return table in own_tables() and not is_ignored(name)
@@ -84,7 +84,7 @@ class PostgreSQL(PostgresqlImpl):
 
 
 def compare_type(context: MigrationContext, *columns_and_types: object) -> bool | None:
-    """Compare an enum as the string that it is in the database; None leaves others to Alembic."""
+    """Compare the length of an enum: the database has a string. None: Alembic compares."""
     old, new = columns_and_types[-2:]
     if isinstance(new, Enum) and not new.native_enum and isinstance(old, String):
         return old.length != new.length
@@ -104,7 +104,7 @@ def compare_default(
 
 
 def default_text(default: object, context: AutogenContext) -> str:
-    """Return a default without the casts that only the database shows. Others are no text."""
+    """Return a default without the casts that the database adds, or "" for an Identity."""
     if not isinstance(default, DefaultClause):
         return ""
     element = literal(default.arg, String()) if isinstance(default.arg, str) else default.arg
@@ -153,7 +153,7 @@ def is_safe(cls: type, rendered: str) -> bool:
 
 
 def review(migration: MigrationContext, revision: object, directives: list[Any]) -> None:
-    """Write no empty revision, add CHECKs without blocking writers, and warn of drops."""
+    """Write no empty revision, and add CHECKs without blocking writers."""
     script = directives[0]
     up, down = script.upgrade_ops, script.downgrade_ops
     for operations in (up, down):
@@ -166,11 +166,6 @@ def review(migration: MigrationContext, revision: object, directives: list[Any])
         if getattr(command_line, "autogenerate", script.message is not None):
             logger.warning("Models and database agree: no revision was written")
             directives.clear()
-        return
-    drops = [f"DROPS {name}" for name in find_drops(up)]
-    for drop in drops:
-        logger.warning("The new revision %s: is that intended?", drop)
-    migration.opts["template_args"]["drops"] = drops
 
 
 def write_out_checks(operations: ops.OpContainer, migration: MigrationContext) -> None:
@@ -194,13 +189,13 @@ def add_checks_online(operations: ops.OpContainer, migration: MigrationContext) 
     repeated: an interrupted revision runs again from its beginning.
     """
     preparer, first = migration.dialect.identifier_preparer, []
-    for table in operations.ops:
-        parts: list[Any] = getattr(table, "ops", [])
+    for table in [part for part in operations.ops if isinstance(part, ops.ModifyTableOps)]:
+        parts: list[Any] = table.ops
         columns = [part for part in parts if isinstance(part, ops.AddColumnOp)]
         checks = [part for part in parts if isinstance(part, ops.CreateCheckConstraintOp)]
         drops = [part for part in parts if isinstance(part, ops.DropConstraintOp)]
         drops = [drop for drop in drops if drop.constraint_type == "check"]
-        if not checks or not isinstance(table, ops.ModifyTableOps):
+        if not checks:
             continue
         table.ops = [part for part in parts if part not in [*columns, *drops, *checks]]
         drops += [check.reverse() for check in checks]  # what an interruption left
@@ -217,13 +212,3 @@ def add_checks_online(operations: ops.OpContainer, migration: MigrationContext) 
         steps = [*columns, *drops, *checks, *validations]
         first.append(ops.ModifyTableOps(table.table_name, steps, schema=table.schema))
     operations.ops = [*first, *operations.ops]
-
-
-def find_drops(operation: object) -> Iterator[str]:
-    """Yield the tables and columns that an operation removes, with their data."""
-    if isinstance(operation, ops.DropTableOp | ops.DropColumnOp):
-        column = getattr(operation, "column_name", None)
-        name = ".".join(filter(None, (operation.schema, operation.table_name, column)))
-        yield f"the column {name}" if column else f"the table {name}"
-    for part in getattr(operation, "ops", []):
-        yield from find_drops(part)

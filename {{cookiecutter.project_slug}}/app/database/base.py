@@ -41,8 +41,6 @@ def values_of(members: type[Enum]) -> list[str]:
 
 
 class Base(DeclarativeBase):
-    """The base class of every model."""
-
     # Every constraint has a name, so that a later migration can drop it.
     metadata = sa.MetaData(
         naming_convention={

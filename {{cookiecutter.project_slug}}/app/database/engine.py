@@ -104,7 +104,7 @@ def keep_alive(peer: socket.socket | None) -> None:
 
 
 def on_checkout(pooled: Any, record: ConnectionPoolEntry, proxy: object) -> None:
-    """Replace a connection that the server closed, without a round trip. Restore its limit."""
+    """Replace a connection that the server closed. Undo limit_statements(). No round trip."""
     connection = pooled.driver_connection
     if connection.is_closed():
         raise exc.DisconnectionError
@@ -112,7 +112,7 @@ def on_checkout(pooled: Any, record: ConnectionPoolEntry, proxy: object) -> None
 
 
 async def limit_statements(session: AsyncSession, seconds: float) -> None:
-    """Give this transaction another limit on a statement than the settings have; 0 is none."""
+    """Set the statement timeout of this transaction, in seconds. 0 is no limit."""
     setting = func.set_config("statement_timeout", milliseconds(seconds), True)
     await session.execute(select(setting))
     connection: Any = (await (await session.connection()).get_raw_connection()).driver_connection

@@ -19,7 +19,7 @@ from alembic.script.revision import MultipleHeads, ResolutionError
 from alembic.util import CommandError
 from psycopg import errors
 from sqlalchemy import Connection, Engine, NullPool, create_engine, text
-from sqlalchemy.exc import DBAPIError, OperationalError, PendingRollbackError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from .engine import milliseconds
 from .settings import MigrationSettings
@@ -32,8 +32,8 @@ logger = logging.getLogger(__name__)
 def connect(config: Config) -> Iterator[Connection]:
     """Yield a new connection, or the caller's `config.attributes["connection"]`.
 
-    That is a connection, whose transaction stays the caller's, or an object with `connect()`.
-    An operator's mistake is one line: of CommandError, or the command line's last.
+    The caller gives a Connection, and commits it, or another object with `connect()`.
+    An operator's mistake is one line: CommandError, or the last line of the command.
     """
     given = config.attributes.get("connection")
     if isinstance(given, Connection):
@@ -130,7 +130,7 @@ def migration_settings(config: Config) -> MigrationSettings:
 
 
 TRY_LOCK = text("SELECT pg_try_advisory_lock(hashtextextended(:key, 0))")
-# Who blocks the process `waiting`, or holds the advisory lock `key`.
+# The processes that block the process `waiting`, or hold the advisory lock `key`.
 HOLDERS = text("""
     SELECT string_agg(concat(relation::regclass || ' is held by ',
         format('process %s of %s', pid, usename), ' from ' || nullif(application_name, ''),
@@ -148,8 +148,8 @@ HOLDERS = text("""
 def migration_lock(config: Config, migration: MigrationContext) -> Iterator[None]:
     """Make other processes that migrate wait; CommandError if a lock is not free in time.
 
-    It is polled on a connection of its own in autocommit. CREATE INDEX CONCURRENTLY would wait
-    for the transaction of a blocking wait. Reading, and a caller's connection, take no lock.
+    The lock is polled on its own autocommit connection: CREATE INDEX CONCURRENTLY would wait
+    for a transaction that waits. `alembic current` and a caller's connection take no lock.
     """
     connection, only_reads = migration.connection, migration.opts.get("dont_mutate")
     if connection is None or only_reads or "connection" in config.attributes:
@@ -161,11 +161,6 @@ def migration_lock(config: Config, migration: MigrationContext) -> Iterator[None
         process: Any = connection.connection.driver_connection
         with name_blocker(lock, process.info.backend_pid):
             yield
-        try:
-            lock.execute(text("SELECT"))  # the lock is lost with its connection
-        except (DBAPIError, PendingRollbackError) as error:
-            reason = "The connection with the migration lock was lost, so another process may have"
-            raise CommandError(f"{reason} migrated at the same time: check the result") from error
 
 
 def acquire(lock: Connection, key: str, seconds: float) -> None:
@@ -184,7 +179,7 @@ def acquire(lock: Connection, key: str, seconds: float) -> None:
 
 @contextmanager
 def name_blocker(lock: Connection, waiting: int) -> Iterator[None]:
-    """Name the holder of a lock that `waiting` does not get: after the timeout none is known."""
+    """Name the holder of a lock that `waiting` does not get. It is unknown after the timeout."""
     holder, end = "its holder is gone by now", Event()
 
     def watch() -> None:

@@ -1,8 +1,4 @@
-"""The schemas, sequences and enum types of the models, which Alembic does not compare.
-
-A revision creates the missing ones, and its downgrade drops them. One that no model uses any
-more stays: others may use it.
-"""
+"""The schemas, sequences and enum types of the models, which Alembic does not compare."""
 
 import logging
 from collections.abc import Iterator
@@ -85,6 +81,6 @@ def add_values(item: Enum, known: list[str], context: MigrationContext) -> Itera
 def write(element: ClauseElement, context: MigrationContext) -> str:
     """Write an element for `op.execute`, in which a colon begins a parameter."""
     sql = context.impl.render_ddl_sql_expr(element).replace(":", r"\:")
-    if isinstance(element, CreateEnumType):  # IF NOT EXISTS, which it does not have
+    if isinstance(element, CreateEnumType):  # which has no IF NOT EXISTS
         return f"DO $$ BEGIN {sql}; EXCEPTION WHEN duplicate_object THEN END $$"
     return sql

@@ -9,7 +9,7 @@ from .settings import ROOT
 @cache
 def script_directory() -> Any:
     """Return the revisions in `alembic/versions`, read once."""
-    from alembic.config import Config  # here, since it takes a tenth of a worker's start
+    from alembic.config import Config  # here: a worker starts without Alembic
     from alembic.script import ScriptDirectory
 
     return ScriptDirectory.from_config(Config(ROOT / "alembic.ini"))

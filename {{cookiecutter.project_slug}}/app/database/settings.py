@@ -34,8 +34,6 @@ class DatabaseSettings(BaseSettings):
 
     `database_url` (asyncpg) is the application's connection, `database_url_sync` (psycopg) is
     Alembic's. An unset one is derived from the other. `str()` of a URL masks the password.
-
-    Raises ConfigurationError: one line for a wrong URL, else one for each wrong variable.
     """
 
     model_config = SettingsConfigDict(
@@ -53,11 +51,9 @@ class DatabaseSettings(BaseSettings):
     def __init__(self, **values: Any) -> None:
         try:
             super().__init__(**values)
-        except UnicodeDecodeError:
-            raise ConfigurationError(f"{ROOT / '.env'} is not UTF-8: save it as UTF-8") from None
-        except PermissionError:
-            advice = "make this user its owner, or permit others to read"
-            raise ConfigurationError(f"{ROOT / '.env'} cannot be read: {advice}") from None
+        except (UnicodeDecodeError, PermissionError):
+            rule = "it must be UTF-8 and readable by this user"
+            raise ConfigurationError(f"{ROOT / '.env'} cannot be read: {rule}") from None
         except ValidationError as error:
             lines = [
                 f"{str(e['loc'][0]).upper()}: {e['msg'].removeprefix('Value error, ')}"

@@ -1,7 +1,4 @@
-"""The two database URLs, each with its own driver, read as libpq reads them.
-
-libpq itself would take 9 MiB and a tenth of the start of each worker, which needs asyncpg only.
-"""
+"""The two database URLs, read as libpq reads them, without loading libpq into each worker."""
 
 import re
 from typing import Any

@@ -19,7 +19,6 @@ PREPARER = postgresql.dialect().identifier_preparer  # type: ignore[no-untyped-c
 UNSTORABLE = "A value is too large, or has a character that cannot be stored."
 UNAVAILABLE = "The database cannot be reached."
 CONTENDED = "Others are changing the same rows; try again."
-TIMED_OUT = "The server took too long to answer."
 
 # By SQLSTATE or by its class, the first two characters. A state that is missing here is a bug.
 MEANINGS = {
@@ -43,7 +42,7 @@ MEANINGS = {
     "54000": (422, UNSTORABLE),  # too long for an index
     "55P03": (503, CONTENDED),  # lock_timeout
     "57": (503, UNAVAILABLE),  # stopping or starting
-    "57014": (504, TIMED_OUT),  # statement_timeout
+    "57014": (504, "The server took too long to answer."),  # statement_timeout
 }
 
 
@@ -67,7 +66,7 @@ def sqlstate(error: Exception, method: str) -> str:
         return "08006"
     match driver_error(error):
         case asyncpg.InterfaceError() as found if "closed" in str(found):
-            return "08006"  # other ones are bugs of the caller
+            return "08006"  # others are bugs
         case asyncpg.DataError(__cause__=OverflowError() | UnicodeError()):
             return "22003"  # in the client's encoder
         case asyncpg.DataError(severity=None):

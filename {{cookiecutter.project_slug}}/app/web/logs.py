@@ -33,24 +33,16 @@ QUERY = re.compile(r'("WebSocket [^?"]*)\?.*(?=" )')  # uvicorn logs it, and it 
 
 
 def configure() -> None:
-    """Take over the logging of uvicorn, if it is the server that imported the application.
-
-    uvicorn's `--log-level` applies to every logger, `--no-access-log` to `app.access`, and
-    with a `--log-config` nothing changes. In tests and in Alembic nothing changes either.
-    """
+    """Take over the logging of uvicorn, if it is the server and has its own configuration."""
     server, access = logging.getLogger("uvicorn"), logging.getLogger("uvicorn.access")
     makers = {type(handler.formatter).__module__.split(".")[0] for handler in server.handlers}
     if makers & {"uvicorn", "fastapi_cli"}:
-        logging.getLogger("app.access").disabled = not access.handlers
+        logging.getLogger("app.access").disabled = not access.handlers  # --no-access-log
         take_over(logging.getLogger("uvicorn.error").getEffectiveLevel())
 
 
 def take_over(level: int | str = "INFO") -> None:
-    """Replace all handlers that write to a stream by one. Handlers of other kinds stay.
-
-    Under gunicorn or granian, call it in `create_app()` in place of `configure()`. In a
-    program without a server, such as a worker, call it first.
-    """
+    """Replace all handlers that write to a stream by one. For other servers: docs/deploy.md."""
     for logger in (logging.root, *map(logging.getLogger, list(logging.root.manager.loggerDict))):
         kept = [item for item in logger.handlers if type(item) is not logging.StreamHandler]
         if kept != logger.handlers:
@@ -70,10 +62,7 @@ def take_over(level: int | str = "INFO") -> None:
 
 
 class Formatter(logging.Formatter):
-    """JSON lines, or readable text. Tracebacks show no variables.
-
-    structlog's own ProcessorFormatter copies each record, which doubles its time.
-    """
+    """JSON lines, or readable text. structlog's ProcessorFormatter would copy each record."""
 
     def __init__(self, *, in_terminal: bool) -> None:
         super().__init__()

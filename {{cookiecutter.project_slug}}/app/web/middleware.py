@@ -20,11 +20,11 @@ from structlog.contextvars import bind_contextvars, clear_contextvars
 from app.web.openapi import describe
 from app.web.shutdown import Shutdown
 
-BODY_TIMEOUT = 10.0  # seconds to wait for a body, and more of them for what has arrived:
-BODY_RATE = 5_000  # bytes per second
+BODY_TIMEOUT = 10.0  # seconds for a body, and one more for every BODY_RATE bytes received
+BODY_RATE = 5_000
 REQUEST_ID = re.compile(r"[\w.+/=:-]{1,128}", re.ASCII)
 
-# The headers of every response, unless its route sets them. Bytes cost a sixth of strings.
+# The headers of every response, unless its route sets them.
 HEADERS = [
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
     (b"referrer-policy", b"no-referrer"),
@@ -107,7 +107,7 @@ class Exchange:
         self.end = perf_counter()
 
     def complete(self, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-        """Add what is missing. Only a response with an ETag may be stored, and is revalidated."""
+        """Add the missing headers. Only a response with an ETag may be stored."""
         present = {name for name, _ in headers}
         storage = b"no-cache" if b"etag" in present else b"no-store"
         own = [(b"x-request-id", self.id.encode()), (b"cache-control", storage)]

@@ -9,21 +9,9 @@ from fastapi.routing import APIRoute
 from pydantic.json_schema import models_json_schema
 
 from app.database import ROOT
-from app.database.violations import TIMED_OUT, UNAVAILABLE
-from app.web.problems import INVALID, MEDIA_TYPE, UNEXPECTED, Problem, body
+from app.web.problems import MEDIA_TYPE, Problem
 
 SCHEMAS = "#/components/schemas/"
-
-TAKEN = "Another one has this name."
-EXAMPLES: dict[int, dict[str, Any]] = {
-    400: {"detail": "There was an error parsing the body"},
-    404: {"detail": "There is nothing with this id."},
-    409: {"detail": TAKEN, "errors": [{"location": "body.name", "detail": TAKEN}]},
-    422: {"detail": INVALID, "errors": [{"location": "body.name", "detail": "Field required"}]},
-    500: {"detail": UNEXPECTED, "request_id": "2f1c7a0e9d5b4c3f8e6a1b0d9c8f7e6d"},
-    503: {"detail": UNAVAILABLE},
-    504: {"detail": TIMED_OUT},
-}
 
 
 def about_project() -> dict[str, str]:
@@ -43,9 +31,12 @@ def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def describe_response(status: int) -> dict[str, Any]:
-    example = body(status, **EXAMPLES.get(status, {}))
+    title = phrases[status]
+    example: dict[str, Any] = {"title": title, "status": status, "detail": title}
+    if status in {409, 422}:
+        example["errors"] = [{"location": "body.name", "detail": title}]
     content = {"schema": {"$ref": SCHEMAS + "Problem"}, "example": example}
-    described = {"description": phrases[status], "content": {MEDIA_TYPE: content}}
+    described = {"description": title, "content": {MEDIA_TYPE: content}}
     if status == 503:
         described["headers"] = {"Retry-After": {"required": True, "schema": {"type": "integer"}}}
     return described

@@ -22,8 +22,6 @@ from app.database.violations import DATABASE_ERRORS, driver_error, explain
 from app.errors import AppError
 
 MEDIA_TYPE = "application/problem+json"
-INVALID = "The request is not valid."
-UNEXPECTED = "The server failed to answer."
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +45,6 @@ class Problem(BaseModel):
 
 
 def install(app: FastAPI) -> None:
-    """Answer every exception with a Problem."""
     for kind in (HTTPException, RequestValidationError, AppError, *DATABASE_ERRORS):
         app.add_exception_handler(kind, answer)
     app.add_exception_handler(Exception, answer_unexpected)
@@ -75,7 +72,11 @@ def respond(connection: HTTPConnection, error: Exception) -> JSONResponse:
             members: Any = detail if isinstance(detail, dict) else {"errors": detail}
             return problem(**members | {"status": status, "headers": error.headers})
         case RequestValidationError():
-            return problem(422, INVALID, errors=[*map(describe, error.errors())])
+            errors = [  # without the values, which may be secret or huge
+                {"location": ".".join(map(str, fault["loc"])), "detail": fault["msg"]}
+                for fault in error.errors()
+            ]
+            return problem(422, "The request is not valid.", errors=errors)
         case AppError():
             return problem(error.status, str(error), getattr(error, "headers", None))
     explanation = explain(error, connection.scope.get("method", ""))
@@ -101,28 +102,20 @@ async def answer_unexpected(request: Request, error: Exception) -> JSONResponse:
     if "DetachedInstanceError" in f"{type(error).__name__} {error}":
         error.add_note(HOW_TO_LOAD)
     headers = {"Connection": "close"}  # uvicorn closes it, so the client must not reuse it
-    return problem(500, UNEXPECTED, headers, request_id=get_contextvars().get("request_id"))
+    request_id = get_contextvars().get("request_id")
+    return problem(500, "The server failed to answer.", headers, request_id=request_id)
 
 
 def problem(
     status: int, detail: str = "", headers: Mapping[str, str] | None = None, **members: Any
 ) -> JSONResponse:
-    """Return a response whose body is a Problem with further `members`."""
+    """Return a response whose body is a Problem with those further `members` that have a value."""
     if status == 503:
         headers = {"Retry-After": "1", **(headers or {})}  # in seconds
-    return JSONResponse(body(status, detail, **members), status, headers, MEDIA_TYPE)
-
-
-def body(status: int, detail: str = "", **members: Any) -> dict[str, Any]:
-    """Return the JSON of a Problem, without empty members."""
     title = phrases.get(status, "Error")
     content = {"type": "about:blank", "title": title, "status": status, "detail": detail or title}
-    return content | {name: value for name, value in members.items() if value}
-
-
-def describe(fault: Mapping[str, Any]) -> dict[str, str]:
-    """Return where a value is wrong and why, without the value: it may be secret or huge."""
-    return {"location": ".".join(map(str, fault["loc"])), "detail": fault["msg"]}
+    content |= {name: value for name, value in members.items() if value}
+    return JSONResponse(content, status, headers, MEDIA_TYPE)
 
 
 def allowed_methods(connection: HTTPConnection) -> str:

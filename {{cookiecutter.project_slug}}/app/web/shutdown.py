@@ -1,7 +1,4 @@
-"""Shutdown: the load balancer learns of it before the process ends.
-
-On SIGTERM uvicorn refuses new connections at once, while a load balancer still sends them.
-"""
+"""Shutdown. uvicorn refuses connections from SIGTERM on, while load balancers still send them."""
 
 import asyncio
 import signal

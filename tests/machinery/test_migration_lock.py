@@ -123,6 +123,15 @@ def test_lock_is_held_by_a_connection_of_its_own_that_is_in_no_transaction(
         assert connection.scalars(text("SELECT apart FROM pytest_locks")).all() == [True]
 
 
+def test_lost_lock_is_reported(
+    database: Engine, by_url: Config, add_revision: AddRevision
+) -> None:
+    add_revision("second", FIRST, f'op.execute("SELECT pg_terminate_backend(pid) {ADVISORY}")')
+    with pytest.raises(CommandError, match=r"migration lock was lost, .* check the result$"):
+        command.upgrade(by_url, "head")
+    assert applied(database) == ["second"]
+
+
 def test_lost_connection_is_reported(by_url: Config, add_revision: AddRevision) -> None:
     add_revision("second", FIRST, 'op.execute("SELECT pg_terminate_backend(pg_backend_pid())")')
     with pytest.raises(CommandError, match=r"^The connection was lost: .*\. Run the revision"):

@@ -19,7 +19,7 @@ from alembic.script.revision import MultipleHeads, ResolutionError
 from alembic.util import CommandError
 from psycopg import errors
 from sqlalchemy import Connection, Engine, NullPool, create_engine, text
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError, PendingRollbackError
 
 from .engine import milliseconds
 from .settings import MigrationSettings
@@ -161,6 +161,11 @@ def migration_lock(config: Config, migration: MigrationContext) -> Iterator[None
         process: Any = connection.connection.driver_connection
         with name_blocker(lock, process.info.backend_pid):
             yield
+        try:
+            lock.execute(text("SELECT"))  # the lock is lost with its connection
+        except (DBAPIError, PendingRollbackError) as error:
+            reason = "The connection with the migration lock was lost, so another process may have"
+            raise CommandError(f"{reason} migrated at the same time: check the result") from error
 
 
 def acquire(lock: Connection, key: str, seconds: float) -> None:

@@ -3,10 +3,6 @@
 Revision ID: ${up_revision}
 Revises: ${down_revision | comma,n}
 Create Date: ${create_date}
-% for drop in context.get("drops", []):
-
-${drop}. Check that no running code still uses it.
-% endfor
 """
 
 from collections.abc import Sequence

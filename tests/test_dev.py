@@ -138,7 +138,7 @@ def test_reload_and_end_do_not_wait_for_open_streams(started: Project, serve: Se
     started.replace(
         "app/main.py", "import Middleware\n", "import Middleware\nfrom app import events\n"
     )
-    include = "    app.include_router(health.router)\n"
+    include = "    app.include_router(items.router)\n"
     started.replace("app/main.py", include, f"{include}    app.include_router(events.router)\n")
     server = serve(started)
     with httpx.stream("GET", f"{server.url}/events") as response:

@@ -97,8 +97,8 @@ def project(baked: Project, installed: Project) -> Project:
     project = baked.copy(short_directory())
     (project.path / ".env").unlink()
     (project.path / "app" / "bugs.py").write_text(BUGS)
-    line = "    app.include_router(health.router)\n"
-    project.replace("app/main.py", line, line + line.replace("health", "bugs"))
+    line = "    app.include_router(items.router)\n"
+    project.replace("app/main.py", line, line + line.replace("items", "bugs"))
     line = "from app.config import "
     project.replace("app/main.py", line, f"from app import bugs\n{line}")
     install(project, installed)

@@ -316,6 +316,14 @@ def test_pipelined_requests_that_are_refused_leave_no_traceback(installed: Proje
     assert "Traceback" not in server.log.read_text()
 
 
+def test_handshake_does_not_overtake_a_response(server: Server) -> None:
+    """The response would become part of the WebSocket."""
+    answer = answer_of(server, HEAD + b"\r\n" + UPGRADE + b"\r\n", seconds=5)
+    assert b"HTTP/1.1 101 " not in answer
+    assert answer.count(b"HTTP/1.1 ") == 1
+    assert answer.startswith(b"HTTP/1.1 400 ")
+
+
 ECHO = f"""
 import runpy, sys
 {STREAM}

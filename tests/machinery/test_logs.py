@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import re
+import traceback
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -254,6 +255,28 @@ async def test_traceback_shows_no_value_of_a_row(
     assert "test_logs.py" in line["exception"]
     assert "[SQL: " in line["exception"]
     assert SECRET not in str(line)
+
+
+async def test_traceback_within_a_message_shows_no_value(
+    connection: AsyncConnection, serve: Serve
+) -> None:
+    """uvicorn logs a failure of the lifespan like that."""
+    read = serve()
+    with pytest.raises(DBAPIError) as error:
+        await connection.execute(text(STATEMENTS["a literal"]), {"value": SECRET})
+    logging.getLogger("uvicorn.error").error("".join(traceback.format_exception(error.value)))
+    (line,) = read()
+    assert "test_logs.py" in line["event"]
+    assert SECRET not in str(line)
+
+
+def test_traceback_beside_a_value_that_is_no_json_is_kept(serve: Serve) -> None:
+    read = serve()
+    extra = {"counts": {("a", "b"): 1, "c": 2}}
+    logging.getLogger("mine").error("It failed", exc_info=KeyError("key"), extra=extra)
+    (line,) = read()
+    assert line["counts"] == {"c": 2}
+    assert "KeyError" in line["exception"]
 
 
 class Row(BaseModel):

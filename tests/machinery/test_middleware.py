@@ -54,6 +54,12 @@ def add_routes(app: FastAPI) -> None:
         headers = {"Cache-Control": "max-age=60", "Content-Security-Policy": "sandbox"}
         return Response(headers=headers)
 
+    @app.get("/raw")
+    async def raw() -> Response:
+        response = Response()
+        response.raw_headers += [(b"Cache-Control", b"no-cache"), (b"ETag", b'"1"')]
+        return response
+
     @app.get("/tagged")
     async def tagged() -> Response:
         return Response(headers={"ETag": '"1"'})
@@ -130,6 +136,12 @@ async def test_headers_of_a_route_win(client: AsyncClient) -> None:
     assert headers["cache-control"] == "max-age=60"
     assert headers["content-security-policy"] == "sandbox"
     assert headers["x-content-type-options"] == "nosniff"
+
+
+async def test_headers_of_a_route_win_in_any_case(client: AsyncClient) -> None:
+    """Starlette's own are in lower case, the raw ones of a route may not be."""
+    headers = (await client.get("/raw")).headers
+    assert headers.get_list("cache-control") == ["no-cache"]
 
 
 async def test_response_with_an_etag_may_be_stored(client: AsyncClient) -> None:

@@ -5,9 +5,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Self
 
 import pytest
 from alembic.config import Config
+from pydantic import model_validator
 from sqlalchemy import URL
 
 from app.config import Settings, get_settings
@@ -144,6 +146,21 @@ def test_two_wrong_values_are_two_lines(monkeypatch: pytest.MonkeyPatch) -> None
     lines = refused().splitlines()
     assert [line.partition(":")[0] for line in lines] == ["CORS_ORIGINS", "MAX_BODY_SIZE"]
     assert "Value error" not in lines[0]
+
+
+def test_rule_for_several_settings_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such a rule belongs to no variable, and its input is the URL."""
+
+    class Own(Settings):
+        @model_validator(mode="after")
+        def refuse(self) -> Self:
+            raise ValueError("the pool is too large for the timeout")
+
+    monkeypatch.setenv("DATABASE_URL", "postgresql://app:hunter2@db/app")
+    assert refused(Own) == "the pool is too large for the timeout"
+    with pytest.raises(ConfigurationError) as error:
+        Own()
+    assert "hunter2" not in repr(error.value.__context__)
 
 
 @pytest.mark.parametrize("value", ["0", "0.0005", "2073600"])

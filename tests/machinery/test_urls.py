@@ -135,6 +135,14 @@ SAME = {
         "postgresql://u@db/shop?sslmode=disable&sslmode=require",
         {"user": "u", "host": "db", "database": "shop", "sslmode": "require"},
     ),
+    "ssl=true before a stronger mode": (
+        "postgresql://u@db/shop?ssl=true&sslmode=verify-full",
+        {"user": "u", "host": "db", "database": "shop", "sslmode": "verify-full"},
+    ),
+    "a line's end": (
+        f"postgresql://u:{SECRET}@db/shop\n",
+        {**USER, "host": "db", "database": "shop"},
+    ),
     "comma in the password": (
         "postgresql://u:p,a@db/shop",
         {"user": "u", "password": "p,a", "host": "db", "database": "shop"},
@@ -340,7 +348,19 @@ def try_to(read_url: Callable[[str], dict[str, Any]], url: str) -> dict[str, Any
         ("sslmode=no-verify", "has sslmode=no-verify; it must be a mode such as require"),
         ("ssl=false", "has sslmode=false; it must be a mode such as require"),
         ("connect_timeout=soon", "has connect_timeout=soon; it must be a number of seconds"),
+        ("connect_timeout=", "has connect_timeout=; it must be a number of seconds"),
         ("port=abc", "has a wrong port; it must be a number"),
+        ("port=٣", "has a wrong port; it must be a number"),
+        ("port=" + "9" * 5000, "has a wrong port; it must be a number"),
+        ("port=1,2", "has ports for 2 hosts, not for 1; give one for all, or one for each"),
+        (
+            "host=/tmp&port=1,2",
+            "has ports for 2 hosts, not for 1; give one for all, or one for each",
+        ),
+        (
+            "host=a,b&port=1,2,3",
+            "has ports for 3 hosts, not for 2; give one for all, or one for each",
+        ),
     ],
 )
 def test_wrong_value_of_a_parameter_is_refused(parameter: str, rule: str) -> None:

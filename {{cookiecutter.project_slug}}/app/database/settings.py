@@ -37,7 +37,11 @@ class DatabaseSettings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_file=ROOT / ".env", env_file_encoding="utf-8", env_ignore_empty=True, extra="ignore"
+        env_file=ROOT / ".env",
+        env_file_encoding="utf-8",
+        env_ignore_empty=True,
+        extra="ignore",
+        hide_input_in_errors=True,  # of a bug, whose traceback would show a URL
     )
 
     database_url: DatabaseURL
@@ -55,11 +59,12 @@ class DatabaseSettings(BaseSettings):
             rule = "it must be UTF-8 and readable by this user"
             raise ConfigurationError(f"{ROOT / '.env'} cannot be read: {rule}") from None
         except ValidationError as error:
-            lines = [
-                f"{str(e['loc'][0]).upper()}: {e['msg'].removeprefix('Value error, ')}"
+            lines = [  # a rule for several variables has no location
+                ": ".join([*(str(name).upper() for name in e["loc"][:1]), e["msg"]])
                 for e in error.errors()
             ]
-            raise ConfigurationError("\n".join(lines)) from None
+            message = "\n".join(lines).replace("Value error, ", "")
+            raise ConfigurationError(message) from None
 
     @model_validator(mode="before")
     @classmethod

@@ -15,8 +15,8 @@ LOCAL_HOSTS = {"", "localhost", "127.0.0.1", "::1"}
 # libpq checks these values only when it connects. Each has a pattern and a rule.
 VALUES = {
     "sslmode": (r"disable|allow|prefer|require|verify-ca|verify-full", "a mode such as require"),
-    "port": (r"\d*(,\d*)*", "a number"),
-    "connect_timeout": (r"-?\d+", "a number of seconds"),
+    "port": (r"[0-9]{0,5}(,[0-9]{0,5})*", "a number"),
+    "connect_timeout": (r"-?[0-9]{1,9}", "a number of seconds"),
 }
 
 
@@ -52,7 +52,7 @@ def complete(
 
 def parse(name: str, value: str | URL, driver: str) -> URL:
     """Read a URL as libpq does. The schemes postgres and postgresql stand for `driver`."""
-    text = value if isinstance(value, str) else render(value)
+    text = value.strip() if isinstance(value, str) else render(value)
     scheme, separator, rest = text.partition("://")
     try:
         if not separator or not re.fullmatch(r"[\w+]+", scheme):
@@ -84,9 +84,9 @@ def read(rest: str) -> dict[str, str]:
     found["host"] = re.sub(r"[][]", "", host)
     found = {key: unquote(value, errors="strict") for key, value in found.items() if value}
     plus = query.replace("+", "%2B")  # which is no space to libpq
-    found |= parse_qsl(plus, keep_blank_values=True, strict_parsing=bool(query), errors="strict")
-    if "ssl" in found:
-        found["sslmode"] = found.pop("ssl").replace("true", "require")
+    pairs = parse_qsl(plus, keep_blank_values=True, strict_parsing=bool(query), errors="strict")
+    for key, value in pairs:  # the last one counts
+        found |= {"sslmode": value.replace("true", "require")} if key == "ssl" else {key: value}
     return found
 
 
@@ -99,11 +99,15 @@ def render(url: URL) -> str:
 def refuse_wrong_values(name: str, parameters: dict[str, str]) -> None:
     """Refuse values that would fail at the first connection, and the example password."""
     for key, (pattern, rule) in VALUES.items():
-        value = parameters.get(key, "")
-        if value and not re.fullmatch(pattern, value):
+        value = parameters.get(key)
+        if value is not None and not re.fullmatch(pattern, value):
             shown = "a wrong port" if key == "port" else f"{key}={value}"  # may be a password
             raise ConfigurationError(f"{name} has {shown}; it must be {rule}")
     hosts = (parameters.get("hostaddr") or parameters.get("host", "")).split(",")
+    ports = parameters.get("port", "").split(",")
+    if len(ports) not in (1, len(hosts)):
+        fault = f"{name} has ports for {len(ports)} hosts, not for {len(hosts)}"
+        raise ConfigurationError(f"{fault}; give one for all, or one for each")
     remote = [host for host in hosts if host not in LOCAL_HOSTS and host[0] not in "/@"]
     if parameters.get("password") == EXAMPLE_PASSWORD and remote:
         fault = f"{name} has the password of .env.example for {remote[0]}"
@@ -116,7 +120,7 @@ def to_sqlalchemy(driver: str, parameters: dict[str, str]) -> URL:
     user, password, database = (query.pop(key, None) for key in ("user", "password", "dbname"))
     url = URL.create(driver, user, password, database=database)
     host, port = query.get("host", ""), query.get("port", "")
-    if "," in host:
+    if "," in host + port:
         ports = port.split(",") if "," in port else [port] * len(host.split(","))
         query["port"] = ",".join(port or "5432" for port in ports)
     elif not host.startswith(("/", "@")):

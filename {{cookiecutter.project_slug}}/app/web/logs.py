@@ -66,7 +66,7 @@ class Formatter(logging.Formatter):
 
     def __init__(self, *, in_terminal: bool) -> None:
         super().__init__()
-        self.render: Callable[[EventDict], str] = JSONEncoder(default=repr).encode
+        self.render: Callable[[EventDict], str] = JSONEncoder(default=repr, skipkeys=True).encode
         if in_terminal:
             console = ConsoleRenderer(exception_formatter=plain_traceback, sort_keys=False)
             self.render = partial(console, None, "")
@@ -87,9 +87,10 @@ class Formatter(logging.Formatter):
 
 def hide_values(event: EventDict) -> EventDict:
     """Remove from a traceback what the database and pydantic quote: rows and arguments."""
-    if "exception" in event:
-        text = DATABASE_ERROR.sub(hide_message, event["exception"])
-        event["exception"] = INPUTS.sub(r"\1(hidden)", text)
+    for key in ("exception", "event"):  # uvicorn logs a failure of the lifespan as its message
+        text = str(event.get(key, ""))
+        if (text and key == "exception") or "Traceback (most recent " in text:
+            event[key] = INPUTS.sub(r"\1(hidden)", DATABASE_ERROR.sub(hide_message, text))
     return event
 
 

@@ -108,7 +108,7 @@ class Exchange:
 
     def complete(self, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
         """Add the missing headers. Only a response with an ETag may be stored."""
-        present = {name for name, _ in headers}
+        present = {name.lower() for name, _ in headers}
         storage = b"no-cache" if b"etag" in present else b"no-store"
         own = [(b"x-request-id", self.id.encode()), (b"cache-control", storage)]
         added = HTTPS_HEADERS if self.scope.get("scheme") in {"https", "wss"} else HEADERS

@@ -58,8 +58,11 @@ class Protocol(HttpToolsProtocol):
         self.timer.cancel()
         if len(self.pipeline) >= PIPELINE:
             raise ValueError("too many requests wait for their responses")
-        if self.parser.should_upgrade() and BODY & {name for name, _ in self.headers}:
-            raise ValueError("the parser would lose the body")  # uvicorn answers 400
+        if self.parser.should_upgrade():  # uvicorn answers a ValueError with 400
+            if BODY & {name for name, _ in self.headers}:
+                raise ValueError("the parser would lose the body")
+            if not self.is_idle():
+                raise ValueError("a WebSocket would begin within the response before it")
         super().on_headers_complete()
 
     def on_header(self, name: bytes, value: bytes) -> None:

@@ -27,6 +27,7 @@ class Settings(DatabaseSettings):
     api_docs: bool = True  # serve /docs and /openapi.json
     max_body_size: PositiveInt = 1_000_000  # bytes of a request
     shutdown_delay_seconds: NonNegativeFloat = 5
+    worker_in_server: bool = False  # option: jobs=yes
 
     @field_validator(*PATTERNS, mode="before")
     @classmethod

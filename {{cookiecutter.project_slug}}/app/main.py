@@ -10,6 +10,7 @@ from starlette.middleware import Middleware
 from app.config import Settings, get_settings
 from app.database import Database, create_engine
 from app.items import routes as items
+from app.jobs import worker  # option: jobs=yes
 from app.web import docs, health, logs, openapi, problems
 from app.web.middleware import AllowedHosts, Application, RequestContext, cors
 from app.web.shutdown import Shutdown
@@ -44,6 +45,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     problems.install(app)
     app.include_router(health.router)
     app.include_router(items.router)
+    app.include_router(worker.router)  # option: jobs=yes
     return app
 
 

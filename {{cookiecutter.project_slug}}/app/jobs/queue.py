@@ -1,6 +1,7 @@
 """Jobs, their schedules, and the queue: a transaction enqueues a job together with its rows."""
 
 import inspect
+import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -111,10 +112,15 @@ class SessionDriver:
     async def fetch(self, query: str, *values: Any) -> list[dict[str, Any]]:
         connection = await self.session.connection()
         rows = (await connection.exec_driver_sql(query, values)).mappings()
-        return [dict(row) for row in rows]
+        return [{name: as_text(value) for name, value in row.items()} for row in rows]
 
     async def execute(self, query: str, *values: Any) -> None:
         await (await self.session.connection()).exec_driver_sql(query, values)
+
+
+def as_text(value: Any) -> Any:
+    """Return JSON as text, as pgqueuer reads it. SQLAlchemy's connections decode it."""
+    return json.dumps(value) if isinstance(value, dict) else value
 
 
 def queries(driver: Any) -> Queries:

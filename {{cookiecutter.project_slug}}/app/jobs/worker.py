@@ -44,7 +44,9 @@ class WorkerLost(Exception):
 
 def main() -> None:
     logs.take_over()
-    logging.getLogger("pgqueuer").setLevel("WARNING")
+    pgqueuer_log = logging.getLogger("pgqueuer")
+    pgqueuer_log.setLevel("WARNING")
+    pgqueuer_log.addFilter(lambda record: not is_logged(record))
     settings = get_settings()
     if settings.database_pooler != "none":
         sys.exit(
@@ -52,6 +54,11 @@ def main() -> None:
             " it, and set DATABASE_URL to the server"
         )
     asyncio.run(serve(settings))
+
+
+def is_logged(record: logging.LogRecord) -> bool:
+    """Tell whether attempt() has logged this error, with its cause."""
+    return bool(record.exc_info and isinstance(record.exc_info[1], JobFailed))
 
 
 async def serve(settings: Settings) -> None:
@@ -100,6 +107,7 @@ async def manager(settings: Settings) -> AsyncIterator[PgQueuer]:
     try:
         async with listener.connect() as connection:
             raw: Any = (await connection.get_raw_connection()).driver_connection
+            await raw.reset_type_codec("jsonb", schema="pg_catalog")  # pgqueuer decodes it
             database, queue = Database(engine), queries(AsyncpgDriver(raw))
             new = PgQueuer(queue.driver, NAMES.channel, queries=queue)
             for job in JOBS.values():
@@ -170,9 +178,7 @@ async def beside_server(server: FastAPI) -> AsyncIterator[None]:
     task = asyncio.create_task(run(server.state.settings, shutdown))
     yield
     shutdown.set()
-    await asyncio.wait([task], timeout=1)
-    task.cancel()  # a job that still runs is repeated
-    await asyncio.gather(task, return_exceptions=True)
+    await asyncio.wait([task], timeout=1)  # the loop's end cancels what still runs: see fail()
 
 
 router = APIRouter(lifespan=beside_server)

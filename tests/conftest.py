@@ -2,13 +2,14 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from itertools import product
+from itertools import combinations, product
 from pathlib import Path
 
 import post_gen_project
@@ -162,10 +163,44 @@ def choices() -> dict[str, list[object]]:
     }
 
 
+def brings(name: str, value: object) -> bool:
+    """Whether an answer adds anything to the project."""
+    return (name, value) in post_gen_project.OPTIONAL
+
+
+def word(answer: object) -> str:
+    """An answer as a mark has it."""
+    return {"True": "yes", "False": "no"}.get(str(answer), str(answer))
+
+
+def touched(name: str, value: object) -> set[str]:
+    """The files that come with an answer, or have lines for it."""
+    marks = re.compile(rf"# option: {name}=(\w+,)*{word(value)}(,\w+)*$", re.MULTILINE)
+    marked = {
+        file
+        for file in post_gen_project.MARKED
+        if marks.search((PROJECT_DIRECTORY / file).read_text())
+    }
+    return marked | {*post_gen_project.OPTIONAL[name, value].split()}
+
+
 def matrix() -> list[dict[str, object]]:
-    """Every combination of options."""
+    """The defaults, nothing, everything, each answer alone, and pairs that touch a common file."""
     options = choices()
-    return [dict(zip(options, values, strict=True)) for values in product(*options.values())]
+    off = {
+        name: next(v for v in values if not brings(name, v)) for name, values in options.items()
+    }
+    single = [(n, v) for n, values in options.items() for v in values if brings(n, v)]
+    everything = product(*([v for v in options[n] if brings(n, v)] for n in options))
+    pairs = [
+        {one[0]: one[1], other[0]: other[1]}
+        for one, other in combinations(single, 2)
+        if one[0] != other[0] and touched(*one) & touched(*other)
+    ]
+    default = {name: values[0] for name, values in options.items()}
+    found = [default, off, *(dict(zip(options, values, strict=True)) for values in everything)]
+    found += [off | {name: value} for name, value in single] + [off | pair for pair in pairs]
+    return [answers for i, answers in enumerate(found) if answers not in found[:i]]
 
 
 def commit(directory: Path) -> None:
@@ -307,7 +342,10 @@ def move_on(template: Path) -> None:
 @pytest.fixture
 def template_repository(tmp_path: Path) -> Path:
     """This template as a git repository with one commit."""
-    repository = tmp_path / "template"
+    return copy_template(tmp_path / "template")
+
+
+def copy_template(repository: Path) -> Path:
     for name in tracked(TEMPLATE):
         target = repository / name
         target.parent.mkdir(parents=True, exist_ok=True)

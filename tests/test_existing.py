@@ -179,6 +179,31 @@ def test_files_of_the_owners_outlive_an_option_that_was_not_chosen(
     assert not (workflow.parents[1] / "dependabot.yml").exists()
 
 
+MARKS = "a  # option: docker=no\r\nb  # option: docker=yes\r\n# caf\xe9\r\n"
+
+
+def test_mark_in_a_file_that_is_kept_is_the_owners(generated: Project) -> None:
+    (generated.path / "README.md").write_bytes(MARKS.encode("latin-1"))
+    commit(generated.path)
+    before = contents(generated.path)
+    result = cookiecutter(generated.path.parent, *KEEP)
+    assert result.returncode == 0, result.stderr
+    assert contents(generated.path) == before
+
+
+def test_line_of_an_option_comes_by_another_generation(generated: Project) -> None:
+    """The template's files are written over, and end as in a new project."""
+    generated.replace("app/main.py", "app = create_app()", "app = create_app()  # mine")
+    commit(generated.path)
+    parent = generated.path.parent
+    result = cookiecutter(parent, *OVERWRITE, "auth=accounts")
+    assert result.returncode == 0, result.stderr
+    (parent / "new").mkdir()
+    assert cookiecutter(parent / "new", "auth=accounts").returncode == 0
+    new = contents(parent / "new" / "my-api")
+    assert contents(generated.path) | {".env": b""} == new | {".env": b""}
+
+
 def test_what_git_does_not_restore_is_told(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

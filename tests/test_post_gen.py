@@ -7,7 +7,7 @@ from pathlib import Path
 import post_gen_project
 import pytest
 from conftest import PROJECT_DIRECTORY, Project, cookiecutter, faults
-from post_gen_project import FIRST_REVISION, put_first_revision_on_top, verify_history
+from post_gen_project import FIRST_REVISION, join_history, verify_history
 
 MODELS = "app/models/__init__.py"
 
@@ -91,7 +91,7 @@ def write_revision(root: Path, name: str, down: object) -> None:
 
 def test_the_only_revision_stays_as_it_is(root: Path) -> None:
     before = (root / FIRST_REVISION).read_bytes()
-    put_first_revision_on_top(root)
+    join_history(root, {FIRST_REVISION})
     assert (root / FIRST_REVISION).read_bytes() == before
     assert verify_history(root) == []
 
@@ -115,7 +115,7 @@ def test_the_templates_revision_follows_one_of_every_style(root: Path, text: str
         write_revision(root, "ddd", None)
         write_revision(root, "bbb", "ddd")
         write_revision(root, "ccc", ("ddd",))
-    put_first_revision_on_top(root)
+    join_history(root, {FIRST_REVISION})
     first = (root / FIRST_REVISION).read_text()
     assert "\nRevises: aaa\n" in first
     assert '\ndown_revision: str | Sequence[str] | None = "aaa"\n' in first
@@ -127,14 +127,14 @@ def test_the_templates_revision_follows_one_of_every_style(root: Path, text: str
 def test_two_heads_are_joined_by_the_templates_revision(root: Path) -> None:
     for name, down in (("base", None), ("right", "base"), ("left", "base")):
         write_revision(root, name, down)
-    put_first_revision_on_top(root)
+    join_history(root, {FIRST_REVISION})
     assert '| None = ["left", "right"]\n' in (root / FIRST_REVISION).read_text()
     assert verify_history(root) == []
 
 
 def test_a_first_revision_under_another_name_is_not_doubled(root: Path) -> None:
     shutil.copy(root / FIRST_REVISION, root / "alembic" / "versions" / "0001_items.py")
-    put_first_revision_on_top(root)
+    join_history(root, {FIRST_REVISION})
     assert not (root / FIRST_REVISION).exists()
     assert verify_history(root) == []
 
@@ -142,9 +142,156 @@ def test_a_first_revision_under_another_name_is_not_doubled(root: Path) -> None:
 def test_the_templates_revision_stays_below_those_that_follow_it(root: Path) -> None:
     before = (root / FIRST_REVISION).read_bytes()
     write_revision(root, "next", "1f0c5e7a9b3d")
-    put_first_revision_on_top(root)
+    join_history(root, {FIRST_REVISION})
     assert (root / FIRST_REVISION).read_bytes() == before
     assert verify_history(root) == []
+
+
+OPTIONS = {
+    f"alembic/versions/2027-01-0{day}_create_{name}_{name * 3}.py": name * 3
+    for day, name in ((1, "oooo"), (2, "pppp"))
+}
+
+
+def bring(root: Path, *names: str) -> None:
+    """Write revisions of options, each like the template's first one, and join the history."""
+    for name in names:
+        text = post_gen_project.follow((root / FIRST_REVISION).read_text(), ["1f0c5e7a9b3d"])
+        text = text.replace('revision: str = "1f0c5e7a9b3d"', f'revision: str = "{OPTIONS[name]}"')
+        (root / name).write_text(text.replace("ID: 1f0c5e7a9b3d", f"ID: {OPTIONS[name]}"))
+
+
+def ends(root: Path) -> list[set[str]]:
+    """The names that the merge revisions join."""
+    history = post_gen_project.read_history(root)
+    return [down for path, (_, down) in history.items() if "_merge_options_" in path.name]
+
+
+def test_revision_of_one_option_needs_no_merge(root: Path) -> None:
+    bring(root, min(OPTIONS))
+    join_history(root, {FIRST_REVISION, min(OPTIONS)})
+    assert ends(root) == []
+    assert verify_history(root) == []
+
+
+def test_revisions_of_two_options_are_siblings_below_a_merge(root: Path) -> None:
+    bring(root, *OPTIONS)
+    before = {name: (root / name).read_bytes() for name in OPTIONS}
+    join_history(root, {FIRST_REVISION, *OPTIONS})
+    assert ends(root) == [set(OPTIONS.values())]
+    assert {name: (root / name).read_bytes() for name in OPTIONS} == before
+    (merge,) = root.glob("alembic/versions/2027-01-02_merge_options_*.py")
+    text = merge.read_text()
+    name = merge.stem[-12:]
+    assert text.startswith(f'"""merge options\n\nRevision ID: {name}\nRevises: oooo')
+    assert text.count(name) == 2
+    assert text.endswith("def downgrade() -> None:\n    pass\n")
+    assert verify_history(root) == []
+
+
+def test_option_joins_the_owners_history(root: Path) -> None:
+    """Their revisions are known, so the hook writes what `alembic merge` would."""
+    write_revision(root, "mine", "1f0c5e7a9b3d")
+    bring(root, min(OPTIONS))
+    join_history(root, {min(OPTIONS)})
+    assert ends(root) == [{"mine", "oooo" * 3}]
+    assert verify_history(root) == []
+    join_history(root, set())
+    assert len(ends(root)) == 1
+
+
+def test_option_joins_an_earlier_merge(root: Path) -> None:
+    test_option_joins_the_owners_history(root)
+    bring(root, max(OPTIONS))
+    join_history(root, {max(OPTIONS)})
+    assert len(ends(root)) == 2
+    assert verify_history(root) == []
+
+
+def test_the_owners_history_comes_before_the_first_revision_and_its_options(root: Path) -> None:
+    write_revision(root, "mine", None)
+    bring(root, *OPTIONS)
+    join_history(root, {FIRST_REVISION, *OPTIONS})
+    assert post_gen_project.read_history(root)[root / FIRST_REVISION][1] == {"mine"}
+    assert ends(root) == [set(OPTIONS.values())]
+    assert verify_history(root) == []
+
+
+def test_revision_of_an_option_under_another_name_is_not_doubled(root: Path) -> None:
+    bring(root, min(OPTIONS))
+    shutil.copy(root / min(OPTIONS), root / "alembic" / "versions" / "0002_mine.py")
+    join_history(root, {min(OPTIONS)})
+    assert not (root / min(OPTIONS)).exists()
+    assert verify_history(root) == []
+
+
+def test_two_heads_of_the_owners_are_not_joined(root: Path) -> None:
+    write_revision(root, "aaa", "1f0c5e7a9b3d")
+    write_revision(root, "bbb", "1f0c5e7a9b3d")
+    bring(root, min(OPTIONS))
+    join_history(root, {min(OPTIONS)})
+    assert ends(root) == []
+    assert verify_history(root) == ["alembic/versions: needs one head, has aaa, bbb, oooooooooooo"]
+
+
+ANSWERS: dict[str, object] = {"project_name": "My API", "description": "", "docker": True}
+ANSWERS |= {"auth": "none", "ci": "github", "_list": ["a"]}
+MARKED = {
+    "a line": ("a\nb  # option: auth=accounts\nc\n", "a\nc\n"),
+    "one that stays": ("a\nb  # option: auth=none\nc\n", "a\nb\nc\n"),
+    "one of two answers": ("a # option: ci=gitlab,github\nb # option: ci=none,gitlab\n", "a\n"),
+    "yes and no": ("a # option: docker=yes\nb # option: docker=no\n", "a\n"),
+    "a block": (
+        "services:\n  a: # option: docker=no\n    b:\n      - c\n  d:\n    e: 1\n",
+        "services:\n  d:\n    e: 1\n",
+    ),
+    "a block that stays, with a mark in it": (
+        "a: # option: docker=yes\n  b: 1 # option: docker=no\n  c: 2\n",
+        "a:\n  c: 2\n",
+    ),
+    "blank lines": ("a\n\n# b # option: ci=none\nB= # option: ci=none\n\nc\n", "a\n\nc\n"),
+    "blank lines in a block": (
+        "a:\n\nb: # option: ci=none\n  c:\n\n  d:\n\ne:\n",
+        "a:\n\ne:\n",
+    ),
+    "the last lines": ("a\n\nb # option: ci=none\n", "a\n"),
+    "brackets": (
+        "class S(\n    A,  # option: auth=accounts\n    B,\n):\n    x = 1\n",
+        "class S(\n    B,\n):\n    x = 1\n",
+    ),
+    "Markdown": ("| a | # option: auth=accounts\n| b | # option: auth=none\n", "| b |\n"),
+    "text within a line": ("a # option: auth=accounts is text\n", None),
+    "CRLF": ("a\r\nb  # option: ci=none\r\nc # option: ci=github\r\n", "a\r\nc\r\n"),
+    "other breaks": ("a\x0c\u2028\x85b\rc\nd # option: ci=none\n", "a\x0c\u2028\x85b\rc\n"),
+    "no last newline": ("a # option: docker=yes", "a"),
+}
+
+
+@pytest.mark.parametrize(("text", "expected"), MARKED.values(), ids=MARKED)
+def test_marked_lines_are_there_for_their_answers(
+    tmp_path: Path, text: str, expected: str | None
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(text.encode())
+    post_gen_project.apply_marks(path, ANSWERS)
+    assert path.read_bytes() == (text if expected is None else expected).encode()
+
+
+def test_bytes_that_are_not_utf8_come_through(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"caf\xe9\nb # option: docker=no\n")
+    post_gen_project.apply_marks(path, ANSWERS)
+    assert path.read_bytes() == b"caf\xe9\n"
+
+
+def test_free_text_that_looks_like_a_mark_is_none(tmp_path: Path) -> None:
+    texts = ["Dock # option: docker=no", "An API # option: auth=accounts"]
+    result = cookiecutter(
+        tmp_path, f"project_name={texts[0]}", f"description={texts[1]}", "project_slug=my-api"
+    )
+    assert result.returncode == 0, result.stderr
+    lines = (tmp_path / "my-api" / "README.md").read_text().splitlines()
+    assert lines[:4] == [f"# {texts[0]}", "", texts[1], ""]
 
 
 UNFIT: dict[str, tuple[dict[str, object], list[str]]] = {
@@ -184,7 +331,7 @@ UNREADABLE = {
 @pytest.mark.parametrize("text", UNREADABLE.values(), ids=UNREADABLE)
 def test_a_revision_that_cannot_be_read_is_told(root: Path, text: str) -> None:
     (root / "alembic" / "versions" / "mine.py").write_text(text)
-    put_first_revision_on_top(root)
+    join_history(root, {FIRST_REVISION})
     (line,) = verify_history(root)
     assert line == "alembic/versions/mine.py: revision or down_revision is not a literal"
 

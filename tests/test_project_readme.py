@@ -189,6 +189,6 @@ def test_shell_blocks_say_that_they_are(readme: str) -> None:
     """So that none is overlooked."""
     text = (TEMPLATE / readme).read_text(encoding="utf-8")
     blocks = re.findall(r"^ *```([\w-]*)\n(.*?)^ *```$", text, re.DOTALL | re.MULTILINE)
-    known = {"", "console", "json", "make", "mermaid", "nginx", "python"}
+    known = {"", "console", "json", "mermaid", "nginx", "python", "text"}
     assert {language for language, _ in blocks} <= known
     assert [code for language, code in blocks if language == "" and "$ " in code] == []

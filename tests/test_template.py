@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import tomllib
+from collections import Counter
 from pathlib import Path
 
 import post_gen_project
@@ -23,6 +24,7 @@ from conftest import (
     matrix,
     optional_files,
     tracked,
+    word,
 )
 from cookiecutter.environment import StrictEnvironment
 
@@ -35,31 +37,86 @@ def files(directory: Path) -> set[str]:
     }
 
 
+# The files that come with some answers only: what the hook's table says, in other words.
+ONLY: dict[str, tuple[tuple[str, object], ...]] = {
+    r"app/auth/.*|.*/account\.py|.*_accounts_\w+\.py|.*/(test_)?auth\w*\.(md|py)": (
+        ("auth", "accounts"),
+    ),
+    r"\.dockerignore|Dockerfile|compose\.yaml": (("docker", True),),
+    r"\.github/.*": (("ci", "github"),),
+    r"\.gitlab-ci\.yml": (("ci", "gitlab"),),
+    r"\.pre-commit-config\.yaml": (("ci", "github"), ("ci", "gitlab")),
+}
+
+
+def comes(name: str, answers: dict[str, object]) -> bool:
+    """Whether a file of the template comes with these answers."""
+    needs = next((needs for rule, needs in ONLY.items() if re.fullmatch(rule, name)), None)
+    if needs is None:  # of every project, or of an option of a fork
+        table = post_gen_project.OPTIONAL.items()
+        needs = tuple(choice for choice, names in table if name in names.split())
+    return not needs or any(answers[question] == answer for question, answer in needs)
+
+
 @pytest.mark.parametrize("answers", matrix(), ids=str)
 def test_each_choice_gives_exactly_its_files_and_env(
     bake: Bake, answers: dict[str, object]
 ) -> None:
     project = bake(**answers)
-    come = {
-        name
-        for (question, answer), names in post_gen_project.OPTIONAL.items()
-        if answers[question] == answer
-        for name in names.split()
-    }
-    expected = tracked(PROJECT_DIRECTORY) - optional_files() | come
-    assert files(project.path) == expected | {".env"}
+    expected = {name for name in tracked(PROJECT_DIRECTORY) if comes(name, answers)}
+    revisions = expected & post_gen_project.REVISIONS
+    merges = {name for name in files(project.path) if "_merge_options_" in name}
+    assert files(project.path) - merges == expected | {".env"}
+    assert len(merges) == (len(revisions) > 2)
     assert faults(project.path) == []
     assert findings(project.path) == []
-    left = [
-        name for name in files(project.path) if JINJA.search((project.path / name).read_text())
-    ]
-    assert left == []
+    texts = {name: (project.path / name).read_text() for name in files(project.path)}
+    assert [name for name, text in texts.items() if JINJA.search(text)] == []
+    assert [name for name, text in texts.items() if "# option:" in text] == []
 
 
 def test_nothing_of_an_option_comes_without_it(bake: Bake) -> None:
-    names = [path.name for path in bake(docker=False, ci="none").path.rglob("*")]
+    """No file, and no line."""
+    project = bake(auth="none", docker=False, ci="none")
+    names = {path.name for path in project.path.rglob("*")} | {
+        line
+        for name in post_gen_project.MARKED
+        if (project.path / name).exists()
+        for line in (project.path / name).read_text().splitlines()
+    }
+    brought = re.compile("app.auth|_accounts_|pwdlib|MAIL_", re.IGNORECASE)
+    assert [name for name in names if brought.search(name)] == []
     tools = re.compile("docker|compose|github|gitlab|pre-commit", re.IGNORECASE)
-    assert [name for name in names if tools.search(name)] == []
+    assert [path for path in project.path.rglob("*") if tools.search(path.name)] == []
+
+
+# How many lines of each file are marked, by question.
+MARKS = {
+    "auth": {
+        ".env.example": 9,
+        "app/config.py": 6,
+        "app/main.py": 6,
+        "compose.yaml": 5,
+        "pyproject.toml": 3,
+        "tests/conftest.py": 1,
+        "tests/test_items.py": 2,
+    },
+}
+
+
+def test_marks_stand_where_the_hook_looks_for_them() -> None:
+    """Each one names a question, and answers that bring something or their opposite."""
+    counts: dict[str, Counter[str]] = {question: Counter() for question in choices()}
+    for name in tracked(PROJECT_DIRECTORY):
+        for line in (PROJECT_DIRECTORY / name).read_text().split("\n"):
+            if "# option" in line:
+                mark = post_gen_project.MARK.search(line)
+                assert mark, f"{name}: {line}"
+                assert name in post_gen_project.MARKED, f"{name}: {line}"
+                known = {word(answer) for answer in choices()[mark[1]]}
+                assert set(mark[2].split(",")) < known, f"{name}: {line}"
+                counts[mark[1]][name] += 1
+    assert {question: dict(counts[question]) for question in MARKS} == MARKS
 
 
 def test_every_choice_brings_files_and_no_files_come_without_one() -> None:
@@ -70,8 +127,21 @@ def test_every_choice_brings_files_and_no_files_come_without_one() -> None:
 
 def test_the_hooks_know_exactly_the_files_of_the_template() -> None:
     assert set(pre_gen_project.FILES) == tracked(PROJECT_DIRECTORY)
-    assert len(pre_gen_project.FILES) == len(set(pre_gen_project.FILES))
+    named = [name for line in pre_gen_project.LAYOUT.splitlines() for name in line.split()[1:]]
+    assert len(pre_gen_project.FILES) == len(named)
     assert {*optional_files(), post_gen_project.FIRST_REVISION} <= set(pre_gen_project.FILES)
+    assert set(post_gen_project.MARKED) <= set(pre_gen_project.FILES)
+
+
+def test_both_hooks_know_the_modules_of_an_option() -> None:
+    """The first one lets the owner have a module of their name if they are not chosen."""
+    known = {f"{q}={a}": names.split() for (q, a), names in post_gen_project.OPTIONAL.items()}
+    for name in (name for name in pre_gen_project.FILES if name.endswith(".py")):
+        listed = [answer for answer, names in known.items() if name in names]
+        assert listed == [pre_gen_project.FILES[name]] * bool(pre_gen_project.FILES[name])
+    for answer in filter(None, pre_gen_project.FILES.values()):
+        question = answer.split("=")[0]
+        assert f" {question}={{{{ cookiecutter.{question} }}}} " in pre_gen_project.OPTIONS
 
 
 OLDEST = interpreters(minors=[8])
@@ -81,20 +151,18 @@ OLDEST = interpreters(minors=[8])
 def test_the_hooks_run_on_the_oldest_python_that_cookiecutter_supports(tmp_path: Path) -> None:
     """Over files that were there before, where all of their code runs."""
     project = tmp_path / "my-api"
-    shutil.copytree(PROJECT_DIRECTORY, project)
     first = project / post_gen_project.FIRST_REVISION
-    mine = first.with_name("mine.py")
-    shutil.move(first, tmp_path / "first")
-    mine.write_text("revision = 'aaa'\ndown_revision = None\n")
+    first.parent.mkdir(parents=True)
+    first.with_name("mine.py").write_text("revision = 'aaa'\ndown_revision = None\n")
     commit(project)
     answers: dict[str, object] = {"project_name": "A", "project_slug": "a", "description": "A"}
-    answers |= {name: values[0] for name, values in choices().items()}
+    answers |= {name: values[-1] for name, values in choices().items()}
     for name in ("pre_gen_project.py", "post_gen_project.py"):
         environment = StrictEnvironment(context={"cookiecutter": answers})
         source = environment.from_string((TEMPLATE / "hooks" / name).read_text())
         (tmp_path / name).write_text(source.render(cookiecutter=answers))
         if name.startswith("post"):
-            shutil.move(tmp_path / "first", first)
+            shutil.copytree(PROJECT_DIRECTORY, project, dirs_exist_ok=True)
         subprocess.run([OLDEST[0], str(tmp_path / name)], cwd=project, check=True)
     assert post_gen_project.read_history(project)[first] == ("1f0c5e7a9b3d", {"aaa"})
 

@@ -1,11 +1,12 @@
-"""A project follows its template by `cruft update`; what is the user's stays."""
+"""A project follows its template, and gets an option later; what is the user's stays."""
 
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from conftest import Project, git, move_on, user_environment
+import readmes
+from conftest import Project, commit, git, link_bytecode, move_on, user_environment
 
 pytestmark = pytest.mark.slow
 
@@ -62,3 +63,85 @@ def test_cruft_update_brings_the_template_and_leaves_the_users(
     assert {path: path.read_text() for path in before} == before
     assert (project.path / ".env").read_text() == env
     cruft(project.path, "check")
+
+
+OPTIONS = "docs/options.md"  # its option is auth=accounts
+NOTES = """
+from sqlalchemy import Identity
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.database import Base
+
+
+class Note(Base):
+    __tablename__ = "notes"
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+"""
+BEFORE = """
+alembic upgrade head
+psql -qc "INSERT INTO items (name) VALUES ('kept')"
+alembic revision --autogenerate -m "create notes"
+alembic upgrade head
+"""
+JOIN = "are both heads: join them with `alembic merge heads -m 'merge branches'`"
+
+
+def generate(template: Path, directory: Path, tool: str) -> Project:
+    """A committed project with an edit of the owner's."""
+    git(template, "tag", "1.0.0")
+    create, answers = ["cookiecutter"], ["project_name=Billing"]
+    if tool == "cruft":
+        create, answers = ["cruft", "create"], ["--extra-context", '{"project_name": "Billing"}']
+    options = ["--checkout", "1.0.0", "--no-input", *answers]
+    Project(directory).run(sys.executable, "-m", *create, str(template), *options)
+    project = Project(directory / "billing")
+    commit(project.path)
+    project.replace("app/main.py", "app = create_app()", "app = create_app()  # mine")
+    return project
+
+
+def run(heading: str, project: Project, template: Path) -> str:
+    """Run the block of a section of the page."""
+    (block,) = readmes.take(OPTIONS, heading)
+    return project.run("sh", "-euc", readmes.ADDRESS.sub(str(template), block)).stdout
+
+
+def test_option_comes_without_cruft(template_repository: Path, tmp_path: Path) -> None:
+    """As in a new project, but for what the owner has changed."""
+    project = generate(template_repository, tmp_path, "cookiecutter")
+    commit(project.path)
+    run("Without cruft", project, template_repository)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["billing", "template"]
+    project.replace("app/main.py", "  # mine", "")
+    commit(project.path)
+    commands = [sys.executable, "-m", "cookiecutter", str(template_repository)]
+    Project(tmp_path).run(*commands, "--no-input", "-f", "project_name=Billing", "auth=accounts")
+    assert git(project.path, "status", "--porcelain") == ""
+
+
+@pytest.mark.parametrize(
+    "tool", ["cruft", pytest.param("cookiecutter", marks=pytest.mark.exhaustive)]
+)
+def test_option_comes_to_a_migrated_database(
+    template_repository: Path, tmp_path: Path, installed: Project, tool: str
+) -> None:
+    """With a revision of the owner's, so that there are two heads to join."""
+    project = generate(template_repository, tmp_path, tool)
+    project.uv("true")
+    link_bytecode(installed.path / ".venv", project.path / ".venv")
+    (project.path / "app" / "models" / "note.py").write_text(f'"""Mine."""\n{NOTES}')
+    project.uv("dev", "sh", "-euc", BEFORE)
+    commit(project.path)
+    run("With cruft" if tool == "cruft" else "Without cruft", project, template_repository)
+    assert list(project.path.rglob("*.rej")) == []
+    main = (project.path / "app" / "main.py").read_text()
+    assert "from app.auth" in main
+    assert "# mine" in main
+
+    assert JOIN in project.uv("dev", "alembic", "upgrade", "head", check=False)
+    head = "tests/test_migrations.py::test_there_is_one_head"
+    assert JOIN in project.uv("pytest", "-q", head, check=False)
+    assert " passed" in run("Its tables", project, template_repository)
+    rows = "SELECT name, (SELECT count(*) FROM notes), (SELECT count(*) FROM accounts) FROM items"
+    assert project.uv("dev", "psql", "-Atc", rows).strip() == "kept|0|0"

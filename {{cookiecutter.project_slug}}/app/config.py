@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import NonNegativeFloat, PositiveInt, ValidationInfo, field_validator
 from pydantic_settings import NoDecode
 
+from app.auth import settings as auth  # option: auth=accounts
 from app.database import ConfigurationError, DatabaseSettings
 
 Names = Annotated[list[str], NoDecode]  # separated by commas or spaces
@@ -28,6 +29,11 @@ class Settings(DatabaseSettings):
     max_body_size: PositiveInt = 1_000_000  # bytes of a request
     shutdown_delay_seconds: NonNegativeFloat = 5
     worker_in_server: bool = False  # option: jobs=yes
+    mail_url: auth.MailURL  # option: auth=accounts
+    mail_from: auth.Sender  # option: auth=accounts
+    auth_page_url: auth.PageURL = None  # option: auth=accounts
+    session_idle_seconds: auth.Lifetime = 14 * 86400  # option: auth=accounts
+    session_lifetime_seconds: auth.Lifetime = 90 * 86400  # option: auth=accounts
 
     @field_validator(*PATTERNS, mode="before")
     @classmethod

@@ -7,6 +7,8 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 
+from app.auth import dependencies as auth  # option: auth=accounts
+from app.auth.routes import router as auth_router  # option: auth=accounts
 from app.config import Settings, get_settings
 from app.database import Database, create_engine
 from app.items import routes as items
@@ -44,7 +46,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         docs.install(app)
     problems.install(app)
     app.include_router(health.router)
-    app.include_router(items.router)
+    auth.install(app, settings)  # option: auth=accounts
+    app.include_router(auth_router)  # option: auth=accounts
+    app.include_router(items.router)  # option: auth=none
+    app.include_router(auth.signed_in(items.router))  # option: auth=accounts
     app.include_router(worker.router)  # option: jobs=yes
     return app
 

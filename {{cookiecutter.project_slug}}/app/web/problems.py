@@ -77,7 +77,7 @@ def respond(connection: HTTPConnection, error: Exception) -> JSONResponse:
         case RequestValidationError():
             return problem(422, INVALID, errors=[*map(describe, error.errors())])
         case AppError():
-            return problem(error.status, str(error))
+            return problem(error.status, str(error), getattr(error, "headers", None))
     explanation = explain(error, connection.scope.get("method", ""))
     if explanation is None:
         raise error

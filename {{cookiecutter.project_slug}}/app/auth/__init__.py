@@ -1,0 +1,1 @@
+"""Accounts: registration, login, sessions, keys for machines, roles. See docs/auth.md."""

@@ -1,0 +1,40 @@
+"""The types of the settings in app/config.py."""
+
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, AnyHttpUrl, BeforeValidator, Field, InstanceOf, NameEmail
+from pydantic.functional_serializers import PlainSerializer
+from pydantic_settings import NoDecode
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+# The arguments of aiosmtplib. TLS is required and verified unless the scheme says `plain`.
+SCHEMES: dict[str, dict[str, Any]] = {
+    "smtp": {"start_tls": True},  # port 587
+    "smtps": {"use_tls": True},  # port 465
+    "smtp+plain": {"start_tls": False},  # port 25: a relay on this machine
+    "console": {},  # development: mails are printed
+}
+EXAMPLE = "smtp://user:password@mail.example.com, or console:// in development"
+
+
+def parse_mail_url(value: URL | str) -> URL:
+    try:
+        url = make_url(value)
+    except (ArgumentError, ValueError):  # its message may quote the password
+        raise ValueError(f"should look like {EXAMPLE}") from None
+    if url.drivername not in SCHEMES or bool(url.host) == (url.drivername == "console"):
+        raise ValueError(f"should look like {EXAMPLE}")
+    return url
+
+
+MailURL = Annotated[
+    InstanceOf[URL],
+    BeforeValidator(parse_mail_url),
+    NoDecode,
+    PlainSerializer(str),  # masks the password
+    Field(repr=False),
+]
+Sender = Annotated[NameEmail, AfterValidator(str)]
+PageURL = Annotated[AnyHttpUrl, AfterValidator(str)] | None
+Lifetime = Annotated[float, Field(gt=0, le=10 * 366 * 86400)]  # seconds

@@ -1,0 +1,122 @@
+"""Limits that all processes share: so many failures in so many seconds.
+
+A row has the time at which nothing counts any more. Each failure moves it by `seconds / count`.
+Beyond now + `seconds`, the client must wait.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+from hashlib import sha256
+from ipaddress import IPv6Address, ip_address, ip_network
+from typing import Any
+
+from sqlalchemy import Double, Interval, LargeBinary, bindparam, cast, extract, func, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.auth.errors import TooManyRequests
+from app.database import Reader
+from app.models.account import Throttle
+
+KNOWN = timedelta(days=30)
+
+
+@dataclass(frozen=True)
+class Limit:
+    """At most `count` in `seconds`."""
+
+    count: int
+    seconds: float
+
+    @property
+    def step(self) -> timedelta:
+        return timedelta(seconds=self.seconds / self.count)
+
+
+FAILURES = Limit(10, 180)  # wrong passwords, by address and by account
+REQUESTS = Limit(10, 180)  # requests for mails, by address
+MAILS = Limit(5, 3600)  # mails of one kind to one account
+
+STEP = bindparam("step", type_=Interval)
+SECONDS = cast(extract("epoch", Throttle.free_at - func.now()), Double)
+KEYS = bindparam("keys", type_=LargeBinary, expanding=True)
+WAITS = select(Throttle.key, SECONDS.label("seconds")).where(Throttle.key.in_(KEYS))
+ADD = (
+    insert(Throttle)
+    .values(key=bindparam("key"), free_at=func.now() + STEP)
+    .on_conflict_do_update(
+        index_elements=[Throttle.key],
+        set_={"free_at": func.greatest(Throttle.free_at, func.now()) + STEP},
+    )
+    .returning(SECONDS)
+)
+
+
+def key(kind: str, *values: str) -> bytes:
+    return sha256("\n".join([kind, *values]).encode()).digest()
+
+
+def network(address: str | None) -> list[str]:
+    """Return the client's address, or for IPv6 its network: a client has all of a /64."""
+    if address is None:  # a Unix socket without a proxy's header
+        return []
+    ip = ip_address(address)
+    return [str(ip_network((ip, 64), strict=False)) if isinstance(ip, IPv6Address) else str(ip)]
+
+
+class Attempt:
+    """A password that somebody tries, from an address."""
+
+    def __init__(self, email: str, address: str | None) -> None:
+        self.account = key("account", email)
+        self.by_address = [key("address", each) for each in network(address)]
+        self.known = [key("known", email, each) for each in network(address)]
+
+    async def check(self, reader: Reader) -> None:
+        """Raise TooManyRequests after too many failures.
+
+        Failures elsewhere do not count for an address from which the account has logged in, so
+        nobody can lock its owner out.
+        """
+        keys = [self.account, *self.by_address, *self.known]
+        waits = {row.key: row.seconds for row in await reader.rows(WAITS, {"keys": keys})}
+        if any(waits.get(each, 0) > 0 for each in self.known):
+            waits.pop(self.account, None)
+        counted = [waits[each] for each in (self.account, *self.by_address) if each in waits]
+        refuse(max(counted, default=0), FAILURES, one_more=True)
+
+    async def count(self, session: AsyncSession) -> None:
+        """Count a failure."""
+        await add(session, [*self.by_address, self.account], FAILURES)
+
+    async def remember(self, session: AsyncSession) -> None:
+        """Store that the account was used from this address."""
+        for each in self.known:
+            values: dict[str, Any] = {"key": each, "free_at": func.now() + KNOWN}
+            known = insert(Throttle).values(values)
+            await session.execute(known.on_conflict_do_update(index_elements=["key"], set_=values))
+
+
+async def count_mail(session: AsyncSession, kind: str, email: str, address: str | None) -> None:
+    """Raise TooManyRequests if the client, or the mailbox, has had too many mails."""
+    senders = [key("mail", each) for each in network(address)]
+    refuse(await add(session, senders, REQUESTS), REQUESTS)
+    refuse(await add(session, [key(kind, email)], MAILS), MAILS)
+
+
+async def add(session: AsyncSession, keys: Iterable[bytes], limit: Limit) -> float:
+    """Count one for each key. Returns the seconds until nothing counts."""
+    seconds = 0.0
+    for each in keys:  # in one order everywhere, or two requests wait for each other
+        found = await session.scalars(ADD, {"key": each, "step": limit.step})
+        seconds = max(seconds, found.one())
+    return seconds
+
+
+def refuse(seconds: float, limit: Limit, *, one_more: bool = False) -> None:
+    """Raise TooManyRequests if the limit is exceeded, or would be by one more."""
+    over = seconds - limit.seconds + (limit.step.total_seconds() if one_more else 0)
+    if over > 0:
+        raise TooManyRequests(math.ceil(over))

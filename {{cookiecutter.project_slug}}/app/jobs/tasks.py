@@ -13,7 +13,9 @@ LOG = text("""
     DELETE FROM jobs.pgqueuer_log WHERE created < now() - CAST(:age AS interval)
     AND job_id NOT IN (SELECT id FROM jobs.pgqueuer)
 """)
-STATISTICS = text("DELETE FROM jobs.pgqueuer_statistics WHERE created < now() - CAST(:age AS interval)")
+STATISTICS = text("""
+    DELETE FROM jobs.pgqueuer_statistics WHERE created < now() - CAST(:age AS interval)
+""")
 
 
 class Age(BaseModel):

@@ -70,10 +70,6 @@ async def fill(count: int, delay: float) -> None:
             ),
             {"count": count, "id": job_id},
         )
-    async with engine.connect() as connection:
-        await (await connection.execution_options(isolation_level="AUTOCOMMIT")).execute(
-            text("ANALYZE jobs.pgqueuer")
-        )
     await engine.dispose()
 
 

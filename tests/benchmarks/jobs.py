@@ -99,22 +99,30 @@ def cost(server: Server) -> float:
 def jobs(project: Path) -> None:
     """What enqueueing costs (at most 1.3), jobs per second, and the pause before a job."""
     prepare(project)
-    with serve_application(project, "enqueueing:app") as server:
-        report("request that enqueues ÷ request that does not", cost(server), 1.3)
+    measure_cost(project, "")
     empty()
     alone = show("empty queue", project)
-    for name, delay in [("delayed", "3600"), ("of another name", "0")]:
+    for kind, delay in {"that no worker knows": 0, "with a delay": 3600}.items():
         empty()
-        run(project, "fill", str(BACKLOG), delay)
-        if delay == "0":
-            psql("UPDATE jobs.pgqueuer SET entrypoint = 'other'")
-            psql("VACUUM ANALYZE jobs.pgqueuer")
-        loaded = show(f"{BACKLOG:,} jobs {name} wait", project)
+        fill(project, delay)
+        loaded = show(f"{BACKLOG:,} jobs {kind} wait", project)
         for what, before, after in zip(FIGURES, alone, loaded, strict=True):
             ratio = before / after if "per second" in what else after / before
-            report(f"{what} with {BACKLOG:,} jobs {name}, slower by", ratio, 1.25)
-        with serve_application(project, "enqueueing:app") as server:
-            report(f"request that enqueues, with {BACKLOG:,} jobs {name}", cost(server), 1.3)
+            report(f"{what}, slower by", ratio, 1.25)
+        measure_cost(project, f", while {BACKLOG:,} jobs wait")
+
+
+def fill(project: Path, delay: int) -> None:
+    """Let jobs wait: of another name and due, or of the measured name and due later."""
+    run(project, "fill", str(BACKLOG), str(delay))
+    if not delay:
+        psql("UPDATE jobs.pgqueuer SET entrypoint = 'other'")
+    psql("VACUUM ANALYZE jobs.pgqueuer")
+
+
+def measure_cost(project: Path, condition: str) -> None:
+    with serve_application(project, "enqueueing:app") as server:
+        report(f"request that enqueues ÷ one that does not{condition}", cost(server), 1.3)
 
 
 FIGURES = ["jobs per second, 1 worker", "jobs per second, 2 workers", "pause p50, ms", "p99, ms"]

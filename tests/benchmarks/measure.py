@@ -19,10 +19,10 @@ NOT_A_USERS = {"PYTHONDONTWRITEBYTECODE", "VIRTUAL_ENV"}  # set by containers an
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in NOT_A_USERS}
 
 
-def generate(directory: Path, template: Path) -> Path:
-    """Generate a default project in `directory`, in another process."""
+def generate(directory: Path, template: Path, *answers: str) -> Path:
+    """Generate a project in `directory`, in another process. Without answers it is the default."""
     shutil.rmtree(directory / "my-api", ignore_errors=True)
-    run([*COOKIECUTTER, "--output-dir", str(directory), str(template)], TEMPLATE)
+    run([*COOKIECUTTER, "--output-dir", str(directory), str(template), *answers], TEMPLATE)
     return directory / "my-api"
 
 

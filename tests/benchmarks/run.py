@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import budgets
+import jobs
 import living
 import measure
 import migrating
@@ -29,7 +30,9 @@ INSIDE: list[Benchmark] = [
     *scale.BENCHMARKS,
     *living.BENCHMARKS,
     *withstanding.BENCHMARKS,
+    *jobs.BENCHMARKS,
 ]
+ANSWERS = {"jobs": ["jobs=yes"]}  # else the default project
 
 
 def main() -> None:
@@ -53,7 +56,7 @@ def main() -> None:
 
 def run_inside(work: Path, name: str) -> None:
     """Run this program again inside `uv run dev`, whose URLs name one database."""
-    project = measure.generate(work, measure.TEMPLATE)
+    project = measure.generate(work, measure.TEMPLATE, *ANSWERS.get(name, []))
     command = ["uv", "run", "--quiet", "dev", sys.executable, __file__, name, "--in", str(project)]
     if status := subprocess.run(command, cwd=project, env=measure.ENVIRONMENT).returncode:
         sys.exit(status)

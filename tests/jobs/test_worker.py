@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+from datetime import timedelta
 from functools import partial
 from time import monotonic
 from typing import Any
@@ -14,7 +15,7 @@ from structlog.contextvars import bound_contextvars
 
 from app.config import Settings
 from app.database import Database
-from app.jobs import queue, worker
+from app.jobs import queue, tasks, worker
 from app.main import create_app
 
 from . import sample
@@ -23,7 +24,7 @@ from .sample import SEEN, Note
 
 STALE, POLL = worker.STALE, worker.POLL  # these tests have shorter ones
 
-NAMES = "SELECT name FROM items ORDER BY id"
+NAMES = "SELECT name FROM items ORDER BY name"
 
 
 async def test_job_has_a_transaction_of_its_own(settings: Settings, database: Database) -> None:
@@ -139,6 +140,20 @@ async def test_job_that_waited_long_has_lost_nothing(
     assert (
         await rows(database, "SELECT 1 FROM jobs.pgqueuer_log WHERE traceback IS NOT NULL") == []
     )
+
+
+async def test_old_log_goes_but_not_that_of_a_waiting_job(
+    settings: Settings, database: Database
+) -> None:
+    await put(database, sample.see, Note(name="a"))
+    await work_off(settings, database)
+    waiting = await put(database, sample.see, Note(name="b"), delay=timedelta(days=30))
+    await rows(database, "UPDATE jobs.pgqueuer_log SET created = created - interval '8 days'")
+    async with database.sessions.begin() as session:
+        await tasks.delete_log.function(session, tasks.Age(age=timedelta(days=7)))
+    assert await rows(database, "SELECT job_id, status::text FROM jobs.pgqueuer_log") == [
+        (waiting, "queued")
+    ]
 
 
 async def test_schedule_runs_once_for_several_workers(

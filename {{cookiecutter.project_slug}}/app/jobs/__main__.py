@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.config import get_settings
 from app.database import Database, create_engine
+from app.database.violations import DATABASE_ERRORS
 from app.jobs.queue import SessionDriver, queries
 
 ALL = 1_000_000
@@ -22,7 +23,10 @@ def main() -> None:
     requeue = commands.add_parser("requeue", help="run failed jobs again")
     requeue.add_argument("ids", nargs="*", type=int, metavar="ID", help="default: all of them")
     arguments = parser.parse_args()
-    sys.exit(asyncio.run(run(arguments.command, getattr(arguments, "ids", []))))
+    try:
+        sys.exit(asyncio.run(run(arguments.command, getattr(arguments, "ids", []))))
+    except DATABASE_ERRORS as error:
+        sys.exit(f"The database cannot be used: {type(error).__name__}")
 
 
 async def run(command: str, ids: list[int]) -> int | str:

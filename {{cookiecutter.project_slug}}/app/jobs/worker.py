@@ -137,7 +137,8 @@ async def on_time(database: Database, cron: str, job: Job[Any], payload: Any, _:
 async def attempt(database: Database, queue: Queries, job: Job[Any], row: pgqueuer.Job) -> None:
     """Run a job, and log its end. A failed one is repeated later, or kept as failed."""
     clear_contextvars()
-    bind_contextvars(job=job.name, job_id=row.id, **(row.headers or {}))
+    request = {name: value for name, value in (row.headers or {}).items() if name == "request_id"}
+    bind_contextvars(job=job.name, job_id=row.id, **request)
     started = perf_counter()
     try:
         if await was_lost(queue, row):
@@ -150,10 +151,11 @@ async def attempt(database: Database, queue: Queries, job: Job[Any], row: pgqueu
 
 
 async def perform(database: Database, job: Job[Any], payload: bytes | None) -> None:
-    """Run a job in a transaction of its own."""
+    """Run a job in a session of its own, and commit."""
     value = job.payload.model_validate_json(payload or b"")
-    async with database.sessions.begin() as session:
+    async with database.sessions() as session:
         await job.function(session, value)
+        await session.commit()
 
 
 def fail(job: Job[Any], attempts: int, error: BaseException) -> Never:
@@ -183,6 +185,7 @@ async def beside_server(server: FastAPI) -> AsyncIterator[None]:
     if not server.state.settings.worker_in_server:
         yield
         return
+    import_tasks()  # here an error stops the server
     shutdown = asyncio.Event()
     task = asyncio.create_task(run(server.state.settings, shutdown))
     yield

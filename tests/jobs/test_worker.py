@@ -173,6 +173,12 @@ async def test_schedule_runs_once_for_several_workers(
     assert SEEN == ["new year"]
 
 
+async def test_schedule_waits_for_the_end_of_its_previous_job(database: Database) -> None:
+    for _ in range(2):
+        await worker.on_time(database, "* * * * *", sample.see, Note(name="a"), None)
+    assert await rows(database) == [(sample.see.name, "queued", 0)]
+
+
 async def test_lost_connections_are_opened_again(settings: Settings, database: Database) -> None:
     others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
     async with working(settings):

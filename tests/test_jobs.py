@@ -1,13 +1,14 @@
 """`jobs=yes`: the queue and its worker, on servers, roles and poolers as in production."""
 
 import os
+import re
 import shutil
 import subprocess
-import textwrap
 from collections.abc import Iterator
 
 import psutil
 import pytest
+import readmes
 from conftest import TEMPLATE, Project, bake_with, short_directory
 from load import Stage, stage
 from pytest_cookies.plugin import Cookies
@@ -36,6 +37,19 @@ async def main(count):
 
 asyncio.run(main(int(sys.argv[1])))
 """
+WORKER = """
+import asyncio
+from app.config import get_settings
+from app.jobs import worker
+
+async def main():
+    shutdown = asyncio.Event()
+    asyncio.get_running_loop().call_later(3, shutdown.set)
+    await worker.run(get_settings(), shutdown)
+
+asyncio.run(main())
+"""
+PAGE = f"{readmes.PRODUCT}/docs/jobs.md"
 DESCRIBED = "SELECT count(*) FROM items WHERE description LIKE 'All about %'"
 FORBIDDEN = [
     "ALTER TABLE jobs.pgqueuer ADD COLUMN mine int",
@@ -90,23 +104,55 @@ def test_role_of_the_application_uses_the_tables_and_cannot_change_them(project:
     """`uv run dev` has the roles of roles.sql."""
     project.uv("dev", "alembic", "upgrade", "head")
     project.uv("dev", "python", "-c", ENQUEUE, "3")
-    worker = textwrap.dedent("""
-        import asyncio
-        from app.config import get_settings
-        from app.jobs import worker
-
-        async def main():
-            shutdown = asyncio.Event()
-            asyncio.get_running_loop().call_later(3, shutdown.set)
-            await worker.run(get_settings(), shutdown)
-
-        asyncio.run(main())
-    """)
-    project.uv("dev", "python", "-c", worker)
+    project.uv("dev", "python", "-c", WORKER)
     assert project.uv("dev", "psql", "-XqAtc", DESCRIBED).strip() == "3"
     for statement in FORBIDDEN:
         said = project.uv("dev", "psql", "-U", "app", "-Xqc", statement, check=False)
         assert "permission denied" in said or "must be owner" in said, statement
+
+
+RECEIPT = """
+import asyncio
+from app.config import get_settings
+from app.database import Database, create_engine
+from app.jobs.queue import enqueue
+from app.orders.tasks import Receipt, send_receipt
+
+async def main():
+    engine = create_engine(get_settings())
+    async with Database(engine).sessions.begin() as session:
+        await enqueue(session, send_receipt, Receipt(order_id=1))
+    await engine.dispose()
+
+asyncio.run(main())
+"""
+
+
+def test_job_of_the_page_fails_and_is_requeued_by_its_commands(project: Project) -> None:
+    copy = project.copy(short_directory())
+    copy.run("uv", "sync", "--quiet")
+    page = readmes.sections(PAGE)
+    orders = copy.path / "app" / "orders"
+    orders.mkdir()
+    (orders / "__init__.py").write_text('"""Orders."""\n')
+    tasks, call = readmes.fenced(page["Add a job"], "python")
+    assert call.strip() in RECEIPT.replace("order_id=1", "order_id=order.id")
+    (orders / "tasks.py").write_text(tasks)
+    copy.uv("ruff", "check")
+    copy.uv("ruff", "format", "--check")
+    copy.uv("mypy")
+    [schedule] = readmes.fenced(page["Add a schedule"], "python")
+    assert schedule.strip() in (copy.path / "app/jobs/tasks.py").read_text()
+
+    copy.replace("app/orders/tasks.py", "attempts=5", "attempts=1")
+    copy.replace("app/orders/tasks.py", "-> None: ...", "-> None:\n    raise ValueError")
+    copy.uv("dev", "alembic", "upgrade", "head")
+    copy.uv("dev", "python", "-c", RECEIPT)
+    copy.uv("dev", "python", "-c", WORKER)
+    [block] = readmes.take(PAGE, "Failed jobs")
+    said = copy.run("sh", "-ec", block).stdout
+    assert re.search(r"^1 .* orders\.send_receipt +ValueError$", said, re.MULTILINE)
+    assert said.endswith("1: queued\n")
 
 
 def run(stage: Stage, *command: str, **settings: str) -> None:

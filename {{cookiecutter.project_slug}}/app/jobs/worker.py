@@ -190,7 +190,7 @@ async def beside_server(server: FastAPI) -> AsyncIterator[None]:
     task = asyncio.create_task(run(server.state.settings, shutdown))
     yield
     shutdown.set()
-    await asyncio.wait([task], timeout=1)  # the loop's end cancels what still runs: see fail()
+    await asyncio.wait([task], timeout=1)  # at the loop's end, a job that still runs is repeated
 
 
 router = APIRouter(lifespan=beside_server)

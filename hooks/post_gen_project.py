@@ -32,10 +32,9 @@ OPTIONAL: dict[tuple[str, object], str] = {
     ("ci", "gitlab"): ".gitlab-ci.yml .pre-commit-config.yaml",
 }
 # The files with marks: a line that ends so is there for these answers only.
-MARKED = """
-    .env.example .github/workflows/ci.yml .gitlab-ci.yml AGENTS.md README.md app/config.py
-    app/main.py compose.yaml docs/deploy.md pyproject.toml tests/conftest.py tests/test_items.py
-""".split()
+MARKED = """ .env.example .github/workflows/ci.yml .gitlab-ci.yml AGENTS.md README.md app/config.py
+    app/main.py compose.yaml docs/deploy.md pyproject.toml tests/conftest.py
+    tests/test_items.py """.split()
 MARK = re.compile(r" *# option: (\w+)=([\w,]+)(?=\r?$)")
 FIRST_REVISION = "alembic/versions/2026-11-22_create_items_1f0c5e7a9b3d.py"
 REVISIONS = {FIRST_REVISION, *re.findall(r"alembic/versions/\S+", " ".join(OPTIONAL.values()))}
@@ -72,7 +71,10 @@ def main() -> int:
     owned = sorted(tracked & {*REVISIONS, *dropped})  # the owner's, not to be changed
     failure = owned and git(f"restore -- {' '.join(owned)}")[1]
     faults = [f"{', '.join(owned)}: not restored, {failure}"] if failure else []
-    join_history(root, REVISIONS - tracked - dropped)
+    new = REVISIONS - tracked - dropped
+    if "app/main.py" in tracked.difference(changed) and new - {FIRST_REVISION}:
+        faults.append("app/main.py: it was kept and lacks the new option; generate without -s")
+    join_history(root, new)
     remove_alembic_package(root)
     faults += verify(root)
     directory = shlex.quote(str(root))
@@ -109,9 +111,8 @@ def git(command: str) -> tuple[str, str]:
 
 def unchosen(answers: dict[str, object]) -> set[str]:
     """The files that come only with other answers than these."""
-    every = {choice: set(names.split()) for choice, names in OPTIONAL.items()}
-    chosen = [every[question, answer] for question, answer in every if answers[question] == answer]
-    return set().union(*every.values()).difference(*chosen)
+    chosen = " ".join(names for (q, a), names in OPTIONAL.items() if answers[q] == a)
+    return {*" ".join(OPTIONAL.values()).split()}.difference(chosen.split())
 
 
 def apply_marks(path: Path, answers: dict[str, object]) -> None:

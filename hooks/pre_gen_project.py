@@ -27,8 +27,7 @@ DEPENDENCIES = """
     tabulate typer types-psutil typing-extensions typing-inspection tzdata uv-build uvicorn
     uvloop watchfiles websockets
 """.split()
-# The template's files: a folder, then those in it. With `app/auth/?auth=accounts` the next hook
-# drops them unless that is the answer. All are written first.
+# The template's files: a folder, then those in it. All are written; answers then drop some.
 LAYOUT = """
     / .dockerignore .env.example .gitignore .gitlab-ci.yml .pre-commit-config.yaml .squawk.toml
     / AGENTS.md Dockerfile README.md alembic.ini compose.yaml pyproject.toml roles.sql

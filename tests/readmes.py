@@ -4,11 +4,14 @@ A test that runs a block gets it from `take()`, which records the block. conftes
 run in which a block was not taken.
 """
 
+import json
 import os
 import re
 import textwrap
 from hashlib import sha256
 from pathlib import Path
+
+from post_gen_project import MARK
 
 TEMPLATE = Path(__file__).resolve().parents[1]
 PRODUCT = "{{cookiecutter.project_slug}}"
@@ -35,7 +38,21 @@ ADDRESS = re.compile(
 
 
 def read(readme: str) -> str:
-    return (TEMPLATE / readme).read_text(encoding="utf-8")
+    """Return the text of a page, of a generated one without the lines of options."""
+    lines = []
+    for line in (TEMPLATE / readme).read_text(encoding="utf-8").split("\n"):
+        mark = MARK.search(line) if readme.startswith(PRODUCT) else None
+        if mark is None:
+            lines.append(line)
+        elif default(mark[1]) in mark[2].split(","):
+            lines.append(line[: mark.start()])
+    return "\n".join(lines)
+
+
+def default(question: str) -> str:
+    """Return the default answer to a question as marks have it."""
+    answer = json.loads((TEMPLATE / "cookiecutter.json").read_text(encoding="utf-8"))[question]
+    return str(answer[0]) if isinstance(answer, list) else "yes" if answer else "no"
 
 
 def sections(readme: str) -> dict[str, str]:

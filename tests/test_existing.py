@@ -204,6 +204,46 @@ def test_line_of_an_option_comes_by_another_generation(generated: Project) -> No
     assert contents(generated.path) | {".env": b""} == new | {".env": b""}
 
 
+def test_new_option_in_a_project_that_is_kept_is_told(generated: Project) -> None:
+    """Its lines cannot come, and without them it would be half there."""
+    before = contents(generated.path)
+    result = cookiecutter(generated.path.parent, *KEEP, "auth=accounts")
+    assert result.returncode != 0
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    assert line == "Error: app/main.py: it was kept and lacks the new option; generate without -s"
+    undo(result.stderr, generated.path)
+    assert contents(generated.path) == before
+
+
+@BOTH
+def test_option_that_comes_by_another_generation_joins_the_owners_history(
+    generated: Project, options: list[str]
+) -> None:
+    """Its revision is the owner's from then on, also once it is edited."""
+    mine = "revision = 'bbb'\ndown_revision = '1f0c5e7a9b3d'\n"
+    (generated.path / "alembic" / "versions" / "mine.py").write_text(mine)
+    commit(generated.path)
+    parent = generated.path.parent
+    result = cookiecutter(parent, *OVERWRITE, "auth=accounts")
+    assert result.returncode == 0, result.stderr
+    assert faults(generated.path) == []
+    revisions = post_gen_project.REVISIONS - {FIRST_REVISION}
+    (accounts,) = (name for name in revisions if (generated.path / name).exists())
+    history = post_gen_project.read_history(generated.path)
+    ((merge, (_, joined)),) = (
+        (path, revision) for path, revision in history.items() if "_merge_" in path.name
+    )
+    assert joined == {"bbb", history[generated.path / accounts][0]}
+
+    generated.replace(accounts, "def upgrade() -> None:\n", "def upgrade() -> None:\n    # mine\n")
+    commit(generated.path)
+    before = contents(generated.path)
+    result = cookiecutter(parent, *options, "auth=accounts")
+    assert result.returncode == 0, result.stderr
+    assert contents(generated.path) == before
+    assert merge.relative_to(generated.path).as_posix() in before
+
+
 def test_what_git_does_not_restore_is_told(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

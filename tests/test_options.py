@@ -12,10 +12,14 @@ import pytest
 import readmes
 from conftest import (
     PROJECT_DIRECTORY,
+    Bake,
     Project,
+    brings,
+    choices,
     commit,
     copy_template,
     faults,
+    matrix,
     short_directory,
     user_environment,
 )
@@ -122,19 +126,45 @@ def test_revisions_of_two_options_are_joined(extended: Path, tmp_path: Path) -> 
     assert contents(again) == contents(project)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "names",
-    [pytest.param(["motto"], marks=pytest.mark.exhaustive), NAMES],
-    ids=["one", "both"],
-)
-def test_project_with_the_option_is_whole(extended: Path, names: list[str]) -> None:
-    answers = [f"{name}=yes" for name in names]
-    project = generate(extended, short_directory(), *answers)
+def check(project: Project, *tests: str) -> None:
+    """Lint, types, and the project's own tests, or these of them."""
     project.uv("ruff", "check")
     project.uv("ruff", "format", "--check")
     project.uv("mypy")
-    assert " passed" in project.uv("pytest", "-q", "-n", "2")
+    assert " passed" in project.uv("pytest", "-q", "-n", "2", *tests)
+
+
+@pytest.mark.slow
+def test_project_with_two_options_is_whole(extended: Path) -> None:
+    project = generate(extended, short_directory(), "motto=yes", "slogan=yes")
+    check(project, *(f"tests/test_{name}.py" for name in (*NAMES, "migrations", "settings")))
+
+
+@pytest.mark.slow
+@pytest.mark.exhaustive
+def test_project_with_every_option_is_whole(extended: Path) -> None:
+    """Those of the guide and those of the template."""
+    check(generate(extended, short_directory(), "motto=yes", "slogan=yes", "auth=accounts"))
+
+
+def rare(answers: dict[str, object]) -> list[pytest.MarkDecorator]:
+    """Answers other than the first of those that bring most are for a long run."""
+    most = {n: next(v for v in values if brings(n, v)) for n, values in choices().items()}
+    return [] if answers == most else [pytest.mark.exhaustive]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "answers",
+    [
+        pytest.param(
+            answers, marks=[pytest.mark.exhaustive] if rare(answers) else [], id=str(answers)
+        )
+        for answers in matrix()[1:]  # other tests have the defaults
+    ],
+)
+def test_project_with_these_answers_is_whole(bake: Bake, answers: dict[str, object]) -> None:
+    check(bake(**answers).copy(short_directory()))
 
 
 def run_tests(repository: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -202,6 +232,7 @@ def test_every_fast_test_passes_with_the_option(template_repository: Path) -> No
     perform(template_repository)
     readme = template_repository / "README.md"
     readme.write_text(readme.read_text(encoding="utf-8") + guide("motto", "json")[1])
-    options = ["-q", "-m", "not slow", "--ignore", "tests/test_options.py"]
+    ignored = ["--ignore", "tests/test_options.py", "--ignore", "tests/test_size.py"]
+    options = ["-q", "-m", "not slow", *ignored]  # the budgets are those of this template
     result = run_tests(template_repository, *options)
     assert result.returncode == 0, result.stdout

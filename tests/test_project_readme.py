@@ -6,9 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import post_gen_project
 import pytest
 import readmes
-from conftest import TEMPLATE, Project, user_environment
+from conftest import TEMPLATE, Bake, Project, short_directory, touched, user_environment
 from readmes import AGENTS, DEPLOY, GENERATED, MIGRATIONS
 
 PAGES = [GENERATED, AGENTS, DEPLOY, MIGRATIONS]
@@ -38,13 +39,27 @@ LATER |= {"backend/", "uv.lock"}
 FILES = re.compile(r"\.?[\w-]+(/[\w.-]+)*(/|\.(py|md|sql|toml|ini|yaml|lock))|\.\w+(\.\w+)?")
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_paths_exist(baked: Project, page: str) -> None:
-    text = readmes.read(page)
+def missing(project: Project, text: str) -> list[str]:
+    """The paths that a page names and the project does not have."""
     tree = "".join(readmes.fenced(text, "")).splitlines()
     named = {*inline_code(text), *(line.split()[0] for line in tree if line)}
     paths = {name for name in named if FILES.fullmatch(name)} - LATER
-    assert [path for path in paths if not (baked.path / path).exists()] == []
+    return [path for path in paths if not (project.path / path).exists()]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_paths_exist(baked: Project, page: str) -> None:
+    assert missing(baked, readmes.read(page)) == []
+
+
+def test_paths_exist_with_every_option(bake: Bake) -> None:
+    """And with the options of each page, no page outgrows its readers."""
+    answers = dict(post_gen_project.OPTIONAL.keys())
+    project = bake(**answers)
+    pages = [project.path / "README.md", project.path / "AGENTS.md", *project.path.glob("docs/*")]
+    assert len(pages) > len(PAGES)
+    assert [path for page in pages for path in missing(project, page.read_text("utf-8"))] == []
+    assert len((project.path / "AGENTS.md").read_text().splitlines()) <= 70
 
 
 def test_agents_table_names_code_that_exists(baked: Project) -> None:
@@ -107,18 +122,36 @@ def test_table_is_added_and_the_example_removed(copied: Project) -> None:
     assert set(re.findall(r"\bop\.(\w+)", upgrade)) == {"create_table", "f"}
     assert copied.uv("dev", "psql", "-Atc", "SELECT * FROM users") == ""
 
-    run_blocks(copied, readmes.take(GENERATED, "Remove the example"))
-    (revision,) = (copied.path / "alembic" / "versions").glob("*_drop_items_*.py")
+    remove_example(copied)
+
+
+def remove_example(project: Project) -> None:
+    """Follow "Remove the example" word for word."""
+    run_blocks(project, readmes.take(GENERATED, "Remove the example"))
+    (revision,) = (project.path / "alembic" / "versions").glob("*_drop_items_*.py")
     drop, confirmed = (
         span
         for span in inline_code(readmes.sections(GENERATED)["Remove the example"])
         if span.startswith("op.")
     )
-    output = copied.uv("pytest", "-q", "tests/test_migrations.py", check=False)
+    output = project.uv("pytest", "-q", "tests/test_migrations.py", check=False)
     assert "ban-drop-table" in output  # the confirmation is needed
-    copied.replace(f"alembic/versions/{revision.name}", drop, confirmed)
-    run_blocks(copied, readmes.blocks(GENERATED, "")[1:3])
-    copied.uv("dev", "sh", "-euc", "alembic upgrade head && alembic check")
+    project.replace(f"alembic/versions/{revision.name}", drop, confirmed)
+    run_blocks(project, readmes.blocks(GENERATED, "")[1:3])
+    project.uv("dev", "sh", "-euc", "alembic upgrade head && alembic check")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("question", "answer"),
+    [
+        (question, answer)
+        for question, answer in post_gen_project.OPTIONAL
+        if "app/main.py" in touched(question, answer)
+    ],
+)
+def test_example_is_removed_beside_an_option(bake: Bake, question: str, answer: object) -> None:
+    remove_example(bake(**{question: answer}).copy(short_directory()))
 
 
 def add_feature(project: Project, name: str) -> None:
@@ -189,6 +222,6 @@ def test_shell_blocks_say_that_they_are(readme: str) -> None:
     """So that none is overlooked."""
     text = (TEMPLATE / readme).read_text(encoding="utf-8")
     blocks = re.findall(r"^ *```([\w-]*)\n(.*?)^ *```$", text, re.DOTALL | re.MULTILINE)
-    known = {"", "console", "json", "mermaid", "nginx", "python", "text"}
+    known = {"", "console", "js", "json", "mermaid", "nginx", "python", "text"}
     assert {language for language, _ in blocks} <= known
     assert [code for language, code in blocks if language == "" and "$ " in code] == []

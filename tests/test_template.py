@@ -96,9 +96,12 @@ def test_nothing_of_an_option_comes_without_it(bake: Bake) -> None:
 MARKS = {
     "auth": {
         ".env.example": 9,
+        "AGENTS.md": 3,
+        "README.md": 3,
         "app/config.py": 6,
         "app/main.py": 6,
         "compose.yaml": 8,
+        "docs/deploy.md": 4,
         "pyproject.toml": 3,
         "tests/conftest.py": 1,
         "tests/test_items.py": 2,

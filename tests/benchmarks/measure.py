@@ -20,7 +20,7 @@ ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in 
 
 
 def generate(directory: Path, template: Path, *answers: str) -> Path:
-    """Generate a project in `directory`, in another process. Without answers it is the default."""
+    """Generate a project in `directory`, in another process. The default, but for `answers`."""
     shutil.rmtree(directory / "my-api", ignore_errors=True)
     run([*COOKIECUTTER, "--output-dir", str(directory), str(template), *answers], TEMPLATE)
     return directory / "my-api"

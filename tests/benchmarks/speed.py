@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from measure import report, report_ratio, run
+from measure import TEMPLATE, generate, report, report_ratio, run
 from serving import Server, serve
 
 HERE = Path(__file__).parent
@@ -96,7 +96,7 @@ def prepare(project: Path, rows: int = 1000) -> None:
 
 def fill(database: str, rows: int) -> None:
     items = "INSERT INTO items (name, description) SELECT 'item ' || n, 'description ' || n"
-    series = f"FROM generate_series(1, {rows}) AS n"
+    series = f"FROM generate_series(1, {rows}) AS n ON CONFLICT DO NOTHING"
     run(["psql", database, "-c", f"{items} {series}", "-c", "VACUUM ANALYZE items"], HERE)
 
 
@@ -129,6 +129,54 @@ def speed(project: Path) -> None:
         for kind, path in REQUESTS.items():
             script = "create.lua" if kind == "create" else ""
             show(kind, in_turns(script, **{name: (servers[name], path) for name in servers}))
+    login(project)
+
+
+OPEN = """
+from app.items import routes
+from app.main import app
+
+app.include_router(routes.router, prefix="/open")
+"""
+SIGN_IN = """
+import asyncio
+from datetime import timedelta
+
+from app.auth import tokens
+from app.config import get_settings
+from app.database import Database, create_engine
+from app.models.account import Account, TokenKind
+
+
+async def main() -> None:
+    async with Database(create_engine(get_settings())).sessions.begin() as session:
+        session.add(account := Account(email="ann@example.com"))
+        await session.flush()
+        token, _ = await tokens.issue(session, account.id, TokenKind.SESSION, timedelta(days=1))
+        print(token)
+
+
+asyncio.run(main())
+"""
+
+
+def login(project: Path) -> None:
+    """What a login adds to reads: the same routes with it and without it, in one process."""
+    project = generate(project.parent / "accounts", TEMPLATE, "auth=accounts")
+    (project / "open_app.py").write_text(OPEN)
+    run(["uv", "sync", "--quiet"], project)
+    python = str(project / ".venv/bin/python")
+    run([python, "-m", "alembic", "-q", "-c", "alembic.ini", "upgrade", "head"], project)
+    fill("app", 1000)
+    command = [python, "-c", SIGN_IN]
+    token = subprocess.check_output(command, cwd=project, env=os.environ, text=True)
+    os.environ["TOKEN"] = token.strip()  # signed_in.lua reads it
+    with serve_application(project, "open_app:app") as server:
+        for kind, path in {"a page of 50": "/items", "one by key": "/items/1"}.items():
+            names = {"with a login": (server, path), "without": (server, f"/open{path}")}
+            signed, other = in_turns("signed_in.lua", **names).values()
+            micros = 1e6 / middle(signed, rate) - 1e6 / middle(other, rate)
+            print(f"{kind}: a login adds {micros:.0f} µs to {1e6 / middle(other, rate):.0f}")
 
 
 def show(kind: str, loads: dict[str, list[Load]]) -> None:
@@ -151,4 +199,4 @@ def show(kind: str, loads: dict[str, list[Load]]) -> None:
     print(f"{kind} ÷ floor: {middle(ours, rate) / middle(floor, rate):.2f} (aim: 0.33)")
 
 
-BENCHMARKS = [speed]
+BENCHMARKS = [speed, login]

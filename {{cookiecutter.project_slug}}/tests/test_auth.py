@@ -183,7 +183,7 @@ async def test_key_acts_for_its_user_and_cannot_change_the_account(client: Async
     created = (await post(client, "/keys", 201, name="import", expires_in_days=1)).json()
     key = {"authorization": f"Bearer {created.pop('token')}"}
     assert (await client.get("/auth/keys")).json() == [created]
-    assert (await client.get("/items", headers=key)).status_code == 200
+    assert (await client.get("/auth/me", headers=key)).status_code == 200
     for method, path in [
         ("GET", "/keys"),
         ("POST", "/keys"),

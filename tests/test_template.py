@@ -86,7 +86,9 @@ def test_nothing_of_an_option_comes_without_it(bake: Bake) -> None:
         if (project.path / name).exists()
         for line in (project.path / name).read_text().splitlines()
     }
-    brought = re.compile("app.auth|_accounts_|pwdlib|MAIL_|app.jobs|pgqueuer|WORKER_IN", re.IGNORECASE)
+    brought = re.compile(
+        "app.auth|_accounts_|pwdlib|MAIL_|app.jobs|pgqueuer|WORKER_IN", re.IGNORECASE
+    )
     assert [name for name in names if brought.search(name)] == []
     tools = re.compile("docker|compose|github|gitlab|pre-commit", re.IGNORECASE)
     assert [path for path in project.path.rglob("*") if tools.search(path.name)] == []

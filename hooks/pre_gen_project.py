@@ -42,7 +42,7 @@ LAYOUT = """
     /?jobs=True docs/jobs.md tests/job_fixtures.py tests/test_items_tasks.py tests/test_jobs.py
     app/jobs/?jobs=True __init__.py __main__.py queue.py tasks.py worker.py
     app/database/ __init__.py asyncpg_url.py autogenerate.py base.py engine.py migrations.py
-    app/database/ objects.py sessions.py settings.py urls.py violations.py
+    app/database/ objects.py revisions.py sessions.py settings.py urls.py violations.py
     app/items/ __init__.py routes.py schemas.py service.py
     app/models/ __init__.py item.py
     app/web/ __init__.py docs.py health.py logs.py middleware.py openapi.py problems.py

@@ -64,7 +64,7 @@ def balanced(servers: list[Server]) -> Iterator[Balancer]:
     with ThreadPoolExecutor(1) as thread:
         running = thread.submit(asyncio.run, balancer.run())
         try:
-            wait_until(lambda: len(balancer.ready) == len(servers), 10)
+            wait_until(lambda: len(balancer.ready) == len(servers))
             yield balancer
         finally:
             balancer.stopped = True

@@ -1,5 +1,6 @@
 """Baked projects, and commands run in them as a user would."""
 
+import fcntl
 import json
 import os
 import re
@@ -7,8 +8,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from itertools import combinations, product
 from pathlib import Path
 
@@ -38,6 +40,25 @@ def pytest_configure(config: pytest.Config) -> None:
         Path(directory).chmod(0o711)
         os.environ["PYTEST_DEBUG_TEMPROOT"] = directory
         config.add_cleanup(lambda: shutil.rmtree(directory, ignore_errors=True))
+    # Of one worker, for all of its projects: mypy reads a library again for each new cache.
+    os.environ["MYPY_CACHE_DIR"] = str(short_directory())
+
+
+@pytest.hookimpl(trylast=True)  # of the tests that run
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deal the long tests out to the workers first: none of them runs alone at the end."""
+    workers = getattr(config, "workerinput", {"workercount": 1})["workercount"]
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    long = [item for item in items if item.get_closest_marker("long")]
+    rest = [item for item in items if not item.get_closest_marker("long")]
+    # pytest-xdist gives each worker the next part of the list.
+    ends = [len(items) * (worker + 1) // workers for worker in range(workers)]
+    items.clear()
+    for worker, end in enumerate(ends):
+        items += long[worker::workers]
+        missing = end - len(items)
+        items += rest[:missing]
+        del rest[:missing]
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -104,7 +125,7 @@ class Project:
             input=stdin,
             capture_output=True,
             text=True,
-            timeout=240,
+            timeout=600,
         )
         if check and result.returncode:
             pytest.fail(f"{' '.join(command)}\n{result.stdout}{result.stderr}")
@@ -296,7 +317,21 @@ def short_directory() -> Path:
 
 @pytest.fixture(scope="session")
 def installed(baked: Project) -> Project:
-    """The default project, installed, without `.env`; only for commands that leave no trace."""
+    """The default project, installed, without `.env`; only for commands that leave no trace.
+
+    All workers use the same one.
+    """
+    place = Path(os.environ["PYTEST_DEBUG_TEMPROOT"])
+    with (place / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        ready = place / "installed"
+        if not ready.exists():
+            project = make_installed(baked)
+            ready.symlink_to(project.path.parent)
+    return Project(ready.resolve() / baked.path.name)
+
+
+def make_installed(baked: Project) -> Project:
     project = baked.copy(short_directory())
     (project.path / ".env").unlink()
     project.run("uv", "sync", "--quiet")
@@ -307,23 +342,64 @@ def installed(baked: Project) -> Project:
     return project
 
 
-@pytest.fixture
-def copied(request: pytest.FixtureRequest, baked: Project) -> Project:
-    """A copy of the default project, to be changed. In a slow test it is installed."""
-    project = baked.copy(short_directory())
-    if request.node.get_closest_marker("slow"):
-        installed: Project = request.getfixturevalue("installed")
-        project.run("uv", "sync", "--quiet")
-        link_bytecode(installed.path / ".venv", project.path / ".venv")
-    return project
-
-
 def link_bytecode(source: Path, target: Path) -> None:
     """Give an environment the bytecode of another one, where both have the same packages."""
-    for cache in source.glob("lib/**/__pycache__"):
-        place = target / cache.relative_to(source)
-        if place.parent.is_dir():
-            shutil.copytree(cache, place, copy_function=os.link, dirs_exist_ok=True)
+    for directory in bytecode(source):
+        place = target / directory
+        if place.parent.is_dir() and not place.exists():
+            shutil.copytree(source / directory, place, copy_function=os.link)
+
+
+@cache
+def bytecode(environment: Path) -> list[Path]:
+    return [path.relative_to(environment) for path in environment.glob("lib/**/__pycache__")]
+
+
+def install(project: Project, like: Project) -> None:
+    """Install a project with the versions and the bytecode of another one."""
+    shutil.copy(like.path / "uv.lock", project.path)
+    project.run("uv", "sync", "--quiet", "--python", sys.executable)
+    link_bytecode(like.path / ".venv", project.path / ".venv")
+
+
+@pytest.fixture(scope="session")
+def workplace() -> Path:
+    """Where the installed copies are, one after the other, and their environment meanwhile."""
+    return short_directory()
+
+
+@pytest.fixture
+def copied(request: pytest.FixtureRequest, baked: Project, workplace: Path) -> Iterator[Project]:
+    """A copy of the default project, to be changed. In a slow test it is installed.
+
+    The next copy has the same path and so can use the same environment.
+    """
+    if not request.node.get_closest_marker("slow"):
+        yield baked.copy(short_directory())
+        return
+    installed: Project = request.getfixturevalue("installed")
+    project, kept = baked.copy(workplace), workplace / "kept"
+    try:
+        if kept.exists():
+            kept.rename(project.path / ".venv")
+        install(project, installed)
+        yield project
+    finally:
+        used = project.path.rename(short_directory() / "used")
+        (used / ".venv").rename(kept)
+        shutil.rmtree(used, ignore_errors=True)
+
+
+@pytest.fixture
+def started(copied: Project, workplace: Path) -> Project:
+    """An installed copy whose PostgreSQL has run before. initdb takes longer than many a test."""
+    data, kept = copied.path / ".postgres", workplace / "postgres"
+    if not kept.exists():
+        copied.uv("dev", "true")
+        subprocess.run(["cp", "-a", data, kept], check=True)
+    else:
+        subprocess.run(["cp", "-a", kept, data], check=True)
+    return copied
 
 
 def move_on(template: Path) -> None:

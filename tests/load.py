@@ -107,6 +107,7 @@ class Load:
     clients: int
     kinds: tuple[str, ...] = KINDS
     timeout: float = 60
+    pause: float = 0  # seconds of each client after an answer
     answers: list[Answer] = field(default_factory=list)
     acknowledged: dict[int, str] = field(default_factory=dict)  # names by id
     wrong: list[str] = field(default_factory=list)
@@ -133,8 +134,8 @@ class Load:
                 return
             answer = await self.send(http, kind)
             self.answers.append(answer)
-            if not answer.good:
-                await asyncio.sleep(0.02)  # a client that tries again waits a little
+            # A client that tries again waits a little.
+            await asyncio.sleep(self.pause if answer.good else 0.02)
 
     async def send(self, http: httpx.AsyncClient, kind: str) -> Answer:
         """Send one request and compare its answer with the writes that were acknowledged."""
@@ -165,10 +166,10 @@ class Load:
     def failed(self) -> list[Answer]:
         return [answer for answer in list(self.answers) if not answer.good]
 
-    def wait_for(self, count: int, seconds: float = 30) -> None:
+    def wait_for(self, count: int) -> None:
         """Wait until `count` more requests have succeeded."""
         enough = self.succeeded() + count
-        wait_until(lambda: self.succeeded() >= enough, seconds, self.describe)
+        wait_until(lambda: self.succeeded() >= enough, self.describe)
 
     def succeeded(self) -> int:
         return len(self.answers) - len(self.failed)
@@ -200,9 +201,11 @@ class Load:
 
 
 @contextmanager
-def under_load(url: str, clients: int = 8, kinds: tuple[str, ...] = KINDS) -> Iterator[Load]:
+def under_load(
+    url: str, clients: int = 8, kinds: tuple[str, ...] = KINDS, pause: float = 0
+) -> Iterator[Load]:
     """Send requests from another thread during the block."""
-    load = Load(url, clients, kinds)
+    load = Load(url, clients, kinds, pause=pause)
     with ThreadPoolExecutor(1) as thread:
         running = thread.submit(asyncio.run, load.run())
         try:

@@ -70,7 +70,7 @@ def serve(
         )
     server = Server(f"http://127.0.0.1:{port}", process, log)
     try:
-        wait_until(lambda: has_started(server, workers), 60, log.read_text)
+        wait_until(lambda: has_started(server, workers), log.read_text)
         yield server
     finally:
         if process.poll() is None:
@@ -85,9 +85,9 @@ def has_started(server: Server, workers: int) -> bool:
 
 
 def wait_until(
-    condition: Callable[[], bool], seconds: float, describe: Callable[[], object] = str
+    condition: Callable[[], bool], describe: Callable[[], object] = str, seconds: float = 60
 ) -> None:
-    """Poll a condition that other processes make true."""
+    """Poll a condition that other processes make true, on a slow machine too."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds} s: {describe()}"

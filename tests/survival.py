@@ -29,6 +29,8 @@ from serving import Server, wait_until
 POOL, POOL_TIMEOUT, CONNECT_TIMEOUT, GRACE = 15, 5, 5, 5
 CLOSE = 2  # seconds that SQLAlchemy waits for a connection to close
 STATEMENT = 5  # seconds: a slow machine fills the pool with waiting statements before they end
+PAUSE = 0.02  # seconds: load beside which other processes start
+DELAY = 4  # seconds from SIGTERM until connections are refused
 END = 10  # seconds from SIGTERM to SIGKILL, as container engines have it
 
 # The application's connections. No other client connects by TCP.
@@ -84,10 +86,10 @@ def restart(stage: Stage, mode: str, times: int = 1, full: float = 0.3) -> Outco
                 stage.restart(mode)
                 returned = time.monotonic()
                 wanted = load.rate(begun, stopped) * full
-                wait_until(partial(is_as_fast, load, returned, wanted), 30)
+                wait_until(partial(is_as_fast, load, returned, wanted))
                 pauses.append(time.monotonic() - returned)
                 faults += early(load, begun, stopped) + late(load, returned)
-        if max(pauses) > 2:
+        if max(pauses) > 4:
             faults.append(f"{max(pauses):.1f} s until it was as fast as before")
         asyncio.run(get_pages(server.url, POOL))
         stage.restart(mode)
@@ -168,7 +170,7 @@ def occupied(stage: Stage, server: Server) -> Iterator[Future[list[Answer]]]:
     """Keep every connection of the pool busy during the block, each with a GET."""
     with ThreadPoolExecutor(1) as thread, stage.locked():
         answers = thread.submit(asyncio.run, get_pages(server.url, POOL))
-        wait_until(lambda: stage.waiting() == POOL, 20, stage.waiting)
+        wait_until(lambda: stage.waiting() == POOL, stage.waiting)
         yield answers
 
 
@@ -185,7 +187,7 @@ def half_open(stage: Stage, clients: int = 8, rounds: int = 1) -> Outcome:
             with under_load(server.url, clients) as load:
                 load.wait_for(200)
                 between.stall()
-                wait_until(lambda: len(load.failed) >= rounds * clients, 30 * rounds)
+                wait_until(lambda: len(load.failed) >= rounds * clients, seconds=60 * rounds)
                 between.stalled, healed = False, time.monotonic()
                 load.wait_for(300)
             limit = POOL_TIMEOUT + CONNECT_TIMEOUT + STATEMENT + GRACE + CLOSE
@@ -204,7 +206,7 @@ def exhausted(stage: Stage, more: int = 5) -> Outcome:
         faults += [
             f"{describe(a)} after {a.seconds:.1f} s"
             for a in refused
-            if a.status != 503 or "busy" not in a.detail or a.seconds > POOL_TIMEOUT + 2
+            if a.status != 503 or "busy" not in a.detail or a.seconds > POOL_TIMEOUT + 5
         ]
         faults += failures(holding.result()) + failures(asyncio.run(get_pages(server.url, 30)))
     return Outcome(f"sent {POOL + more + 30}, failed {len(refused)} (503), lost 0", faults)
@@ -220,7 +222,7 @@ def overtime(stage: Stage, count: int = 3) -> Outcome:
         asyncio.run(get_pages(server.url, count))
         with stage.locked():
             answers = asyncio.run(get_pages(server.url, count))
-            faults += [describe(a) for a in answers if a.status != 504 or a.seconds > 2]
+            faults += [describe(a) for a in answers if a.status != 504 or a.seconds > 5]
         before = stage.psql(backends)
         faults += failures(asyncio.run(get_pages(server.url, count)))
         if stage.psql(backends) != before:
@@ -245,10 +247,10 @@ def abandoned(stage: Stage, count: int = 200, at_once: int = 20) -> Outcome:
         for first in range(0, count, at_once):
             with stage.locked():
                 left = [send(server.port, first + number) for number in range(at_once)]
-                wait_until(lambda: stage.waiting() == POOL, 20, stage.waiting)
+                wait_until(lambda: stage.waiting() == POOL, stage.waiting)
                 for connection in left:
                     connection.close()
-            wait_until(lambda: not stage.psql(busy), 20, lambda: stage.psql(busy))
+            wait_until(lambda: not stage.psql(busy), lambda: stage.psql(busy))
         with occupied(stage, server) as whole:
             if stage.psql(CONNECTIONS.format("count(*)")) != str(POOL):
                 faults.append(stage.psql(CONNECTIONS.format("state, query")))
@@ -294,7 +296,7 @@ def migrated(stage: Stage, times: int = 1) -> Outcome:
         (future / "alembic" / "versions" / f"{number}.py").write_text(text)
         last = f"r{number}"
     with stage.serve() as server:
-        with under_load(server.url) as load:
+        with under_load(server.url, pause=PAUSE) as load:
             for change in changes:
                 load.wait_for(100)
                 failed = len(load.failed)
@@ -312,20 +314,20 @@ def rolling(stage: Stage, workers: int = 1, times: int = 1) -> Outcome:
     faults = []
 
     def replica(stack: ExitStack) -> Server:
-        return stack.enter_context(stage.serve(workers=workers, SHUTDOWN_DELAY_SECONDS="2"))
+        return stack.enter_context(stage.serve(workers=workers, SHUTDOWN_DELAY_SECONDS=str(DELAY)))
 
     with ExitStack() as stack:
         servers = [replica(stack)]
         balancer = stack.enter_context(balanced(servers))
-        with under_load(f"http://127.0.0.1:{balancer.port}") as load:
+        with under_load(f"http://127.0.0.1:{balancer.port}", pause=PAUSE) as load:
             for _ in range(times):
                 load.wait_for(100)
                 servers.append(replica(stack))
-                wait_until(lambda: servers[-1] in balancer.ready, 10)
+                wait_until(lambda: servers[-1] in balancer.ready)
                 load.wait_for(100)
                 old = servers[-2]
                 old.process.send_signal(signal.SIGTERM)
-                wait_until(partial(is_ending, old), 1)
+                wait_until(partial(is_ending, old), seconds=DELAY - 1)
                 if not httpx.get(f"{old.url}/items", trust_env=False).is_success:
                     faults.append("requests are refused before the balancer knows")
                 if status := old.process.wait(timeout=END):

@@ -98,7 +98,7 @@ def test_unfinished_body_does_not_delay_the_end(installed: Project) -> None:
     with serve(installed.path, command=COMMAND) as server, idle_connections(server, 5, part):
         start = time.monotonic()
         server.stop()
-        assert time.monotonic() - start < 6
+        assert time.monotonic() - start < 9  # of the 10 for a body
 
 
 def test_connections_over_the_limit_are_503(installed: Project) -> None:
@@ -108,7 +108,7 @@ def test_connections_over_the_limit_are_503(installed: Project) -> None:
         with idle_connections(server, 20):
             answer = answer_of(server, b"GET /health/live HTTP/1.1\r\nhost: localhost\r\n\r\n")
             assert answer.startswith(b"HTTP/1.1 503 ")
-        wait_until(lambda: answers(server), 10)
+        wait_until(lambda: answers(server))
 
 
 FEW_FILES = """
@@ -123,8 +123,8 @@ runpy.run_module("app", run_name="__main__")
 def test_lack_of_file_descriptors_is_logged(installed: Project) -> None:
     with serve(installed.path, command=("python", "-c", FEW_FILES)) as server:
         with idle_connections(server, 80):
-            wait_until(lambda: "Too many open files" in server.log.read_text(), 10)
-        wait_until(lambda: answers(server), 20)
+            wait_until(lambda: "Too many open files" in server.log.read_text())
+        wait_until(lambda: answers(server))
     assert "Traceback" not in server.log.read_text()
 
 
@@ -151,7 +151,7 @@ def proxy(server: Server) -> Iterator[Server]:
         process = psutil.Popen(command, stderr=output)
     front = Server(f"http://127.0.0.1:{port}", process, log)
     try:
-        wait_until(lambda: answers(front), 10, log.read_text)
+        wait_until(lambda: answers(front), log.read_text)
         yield front
     finally:
         front.stop()
@@ -160,7 +160,7 @@ def proxy(server: Server) -> Iterator[Server]:
 def test_nginx_passes_requests(proxy: Server, server: Server) -> None:
     request = b"GET /health/live HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n"
     request += b"x-request-id: through-nginx\r\n\r\n"
-    wait_until(lambda: b" 429 " not in answer_of(proxy, request)[:20], 10)  # of another test
+    wait_until(lambda: b" 429 " not in answer_of(proxy, request)[:20])  # of another test
     answer = answer_of(proxy, request)
     assert answer.startswith(b"HTTP/1.1 200 ")
     assert b"x-request-id: through-nginx" in answer
@@ -214,8 +214,8 @@ def test_client_that_reads_nothing_is_dropped(server: Server) -> None:
     request = b"GET /docs/assets/swagger-ui-bundle.js HTTP/1.1\r\nhost: localhost\r\n\r\n"
     with connect(server, receive_buffer=2048) as connection:
         connection.sendall(request * 4)
-        wait_until(lambda: connections_of(server) == 1, 5)
-        wait_until(lambda: connections_of(server) == 0, 60)  # the kernel counts 30 s
+        wait_until(lambda: connections_of(server) == 1)
+        wait_until(lambda: connections_of(server) == 0)  # the kernel counts 30 s
 
 
 def connections_of(server: Server) -> int:
@@ -252,7 +252,7 @@ def test_unfinished_heads_are_limited(installed: Project) -> None:
         serve(installed.path, command=command) as server,
         idle_connections(server, 60, b"GET / HTTP/1.1\r\nname: x"),
     ):
-        wait_until(lambda: 0 < connections_of(server) <= 25, 5)
+        wait_until(lambda: 0 < connections_of(server) <= 25, seconds=8)
 
 
 def test_connection_ends_whose_body_comes_after_the_response(server: Server) -> None:
@@ -285,6 +285,7 @@ async def stream() -> StreamingResponse:
 """
 
 
+@pytest.mark.long
 def test_slow_download_is_whole_and_an_idle_websocket_lives(copied: Project) -> None:
     """The client of the download reads less in 10 seconds than waits in buffers."""
     (copied.path / "stream.py").write_text(STREAM)

@@ -75,9 +75,11 @@ def test_pre_commit_runs_the_checks_of_ci(baked: Project) -> None:
 def tools(uv_cache: str) -> dict[str, str]:
     """The environment of a CI machine: Python, pip and pipx, without this machine's tools."""
     directory = short_directory()
-    subprocess.run([sys.executable, "-m", "venv", directory / "python"], check=True)
-    pip = directory / "python" / "bin" / "pip"
-    subprocess.run([pip, "install", "--quiet", "pipx"], check=True)
+    python = directory / "python"
+    create = ("uv", "venv", "--quiet", "--seed", "--python", sys.executable, python)
+    subprocess.run(create, check=True)
+    install = ("uv", "pip", "install", "--quiet", "--python", python, "pipx")
+    subprocess.run(install, check=True)
     return {
         "HOME": str(directory),
         "PATH": f"{directory / 'bin'}:{directory / 'python' / 'bin'}:/usr/bin:/bin",
@@ -98,6 +100,7 @@ def service() -> Iterator[str]:
         yield f"127.0.0.1:{port}"
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("ci", ["github", pytest.param("gitlab", marks=pytest.mark.exhaustive)])
 def test_every_command_succeeds(bake: Bake, tools: dict[str, str], service: str, ci: str) -> None:

@@ -14,11 +14,12 @@ import httpx
 import pexpect
 import psutil
 import pytest
-from conftest import Project, short_directory, user_environment
+from conftest import Project, install, short_directory, user_environment
 from servers import free_port
 from serving import serve as serve_with
 
 pytestmark = pytest.mark.slow
+EXHAUSTIVE = pytest.mark.exhaustive
 
 
 def processes_of(project: Project) -> list[psutil.Process]:
@@ -32,7 +33,7 @@ def processes_of(project: Project) -> list[psutil.Process]:
         except psutil.Error:
             continue
     # `pg_ctl stop` waits for the pid file, which disappears shortly before the process.
-    return psutil.wait_procs(found, timeout=1)[1] if found else []
+    return psutil.wait_procs(found, timeout=10)[1] if found else []
 
 
 class Server:
@@ -105,9 +106,9 @@ def test_dev_migrates_serves_and_keeps_data(copied: Project, serve: Serve) -> No
     assert [item["name"] for item in server.get("/items").json()["items"]] == ["kept"]
 
 
-def test_code_change_reloads_the_server(copied: Project, serve: Serve) -> None:
-    server = serve(copied)
-    copied.replace("app/web/health.py", '"live"', '"alive"')
+def test_code_change_reloads_the_server(started: Project, serve: Serve) -> None:
+    server = serve(started)
+    started.replace("app/web/health.py", '"live"', '"alive"')
     server.read_until("Application startup complete")
     assert server.get("/health/live").json() == {"status": "alive"}
 
@@ -132,18 +133,18 @@ async def stream_events() -> StreamingResponse:
 """
 
 
-def test_reload_and_end_do_not_wait_for_open_streams(copied: Project, serve: Serve) -> None:
-    (copied.path / "app" / "events.py").write_text(EVENTS)
-    copied.replace(
+def test_reload_and_end_do_not_wait_for_open_streams(started: Project, serve: Serve) -> None:
+    (started.path / "app" / "events.py").write_text(EVENTS)
+    started.replace(
         "app/main.py", "import Middleware\n", "import Middleware\nfrom app import events\n"
     )
     include = "    app.include_router(health.router)\n"
-    copied.replace("app/main.py", include, f"{include}    app.include_router(events.router)\n")
-    server = serve(copied)
+    started.replace("app/main.py", include, f"{include}    app.include_router(events.router)\n")
+    server = serve(started)
     with httpx.stream("GET", f"{server.url}/events") as response:
         lines = response.iter_lines()  # closes the stream when it is deleted
         assert next(lines) == "data: event"
-        copied.replace("app/web/health.py", '"live"', '"alive"')
+        started.replace("app/web/health.py", '"live"', '"alive"')
         server.read_until("Application startup complete")
     assert server.get("/health/live").json() == {"status": "alive"}
     with httpx.stream("GET", f"{server.url}/events") as response:
@@ -151,27 +152,27 @@ def test_reload_and_end_do_not_wait_for_open_streams(copied: Project, serve: Ser
         assert next(lines) == "data: event"
         output = server.stop()
     assert "Traceback" not in output
-    assert processes_of(copied) == []
+    assert processes_of(started) == []
 
 
-def test_ctrl_c_in_a_terminal_stops_everything(copied: Project) -> None:
+def test_ctrl_c_in_a_terminal_stops_everything(started: Project) -> None:
     terminal = pexpect.spawn(
         "uv",
         ["run", "-q", "dev", "--port", str(free_port())],
-        cwd=copied.path,
+        cwd=started.path,
         env=user_environment(),
     )
     terminal.expect("Application startup complete", timeout=60)
     terminal.sendintr()
     terminal.expect(pexpect.EOF, timeout=30)
     assert b"Traceback" not in (terminal.before or b"")
-    assert processes_of(copied) == []
+    assert processes_of(started) == []
 
 
-def test_ctrl_c_is_left_to_the_command(copied: Project) -> None:
+def test_ctrl_c_is_left_to_the_command(started: Project) -> None:
     """In psql it cancels the current line; psql keeps running."""
     terminal = pexpect.spawn(
-        "uv", ["run", "-q", "dev", "psql"], cwd=copied.path, env=user_environment()
+        "uv", ["run", "-q", "dev", "psql"], cwd=started.path, env=user_environment()
     )
     terminal.expect("app=> ", timeout=60)
     terminal.sendline("SELECT 40 + 2 AS answer;")
@@ -181,10 +182,10 @@ def test_ctrl_c_is_left_to_the_command(copied: Project) -> None:
     terminal.expect("57")
     terminal.sendline("\\q")
     terminal.expect(pexpect.EOF, timeout=30)
-    assert processes_of(copied) == []
+    assert processes_of(started) == []
 
 
-def test_command_gets_one_sigint_for_ctrl_c(copied: Project) -> None:
+def test_command_gets_one_sigint_for_ctrl_c(started: Project) -> None:
     """Many programs abort their clean-up on a second one."""
     script = (
         "import signal; got = [];"
@@ -192,7 +193,10 @@ def test_command_gets_one_sigint_for_ctrl_c(copied: Project) -> None:
         "print('ready', flush=True); input(); print('times:', len(got))"
     )
     terminal = pexpect.spawn(
-        "uv", ["run", "-q", "dev", "python", "-c", script], cwd=copied.path, env=user_environment()
+        "uv",
+        ["run", "-q", "dev", "python", "-c", script],
+        cwd=started.path,
+        env=user_environment(),
     )
     terminal.expect("ready", timeout=60)
     terminal.sendintr()
@@ -205,10 +209,10 @@ def test_command_gets_one_sigint_for_ctrl_c(copied: Project) -> None:
 HOLD_LOCK = "BEGIN; LOCK alembic_version; SELECT 'locked';"
 
 
-def test_ctrl_c_during_a_migration_stops_everything(copied: Project) -> None:
-    copied.uv("dev", "alembic", "upgrade", "head")
-    copied.uv("dev", "alembic", "downgrade", "base")
-    holder = copied.start("dev", "psql", "-qAt")
+def test_ctrl_c_during_a_migration_stops_everything(started: Project) -> None:
+    started.uv("dev", "alembic", "upgrade", "head")
+    started.uv("dev", "alembic", "downgrade", "base")
+    holder = started.start("dev", "psql", "-qAt")
     assert holder.stdin
     assert holder.stdout
     holder.stdin.write(f"{HOLD_LOCK}\n")
@@ -217,7 +221,7 @@ def test_ctrl_c_during_a_migration_stops_everything(copied: Project) -> None:
     terminal = pexpect.spawn(
         "uv",
         ["run", "-q", "dev"],
-        cwd=copied.path,
+        cwd=started.path,
         env=user_environment() | {"MIGRATION_LOCK_TIMEOUT_SECONDS": "60"},
     )
     terminal.expect("Will assume transactional DDL", timeout=60)
@@ -227,22 +231,22 @@ def test_ctrl_c_during_a_migration_stops_everything(copied: Project) -> None:
     assert b"Traceback" not in (terminal.before or b"")
     assert terminal.exitstatus == 130
     holder.communicate("", timeout=30)
-    assert processes_of(copied) == []
+    assert processes_of(started) == []
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
-def test_sigterm_and_sighup_stop_everything(copied: Project, serve: Serve, name: str) -> None:
-    server = serve(copied)
+def test_sigterm_and_sighup_stop_everything(started: Project, serve: Serve, name: str) -> None:
+    server = serve(started)
     server.stop(signal.Signals[name])
-    assert processes_of(copied) == []
-    assert serve(copied).get("/items").status_code == 200
+    assert processes_of(started) == []
+    assert serve(started).get("/items").status_code == 200
 
 
 @pytest.mark.parametrize("victim", ["uv", "dev"])
-def test_start_after_sigkill_works(copied: Project, serve: Serve, victim: str) -> None:
+def test_start_after_sigkill_works(started: Project, serve: Serve, victim: str) -> None:
     """On the same port: the children of the killed process exit."""
     port = free_port()
-    server = serve(copied, port)
+    server = serve(started, port)
     target = psutil.Process(server.process.pid)
     children = target.children(recursive=True)
     if victim == "dev":
@@ -250,15 +254,23 @@ def test_start_after_sigkill_works(copied: Project, serve: Serve, victim: str) -
     target.kill()
     psutil.wait_procs(children, timeout=20)
 
-    server = serve(copied, port)
+    server = serve(started, port)
     assert server.get("/items").status_code == 200
     server.stop()
-    assert processes_of(copied) == []
+    assert processes_of(started) == []
 
 
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGKILL"])
+SIGNALS = ("SIGINT", "SIGTERM", "SIGKILL")
+MOMENTS = (".postgres", ".postgres/data/PG_VERSION", ".postgres/data/log")
+
+
 @pytest.mark.parametrize(
-    "moment", [".postgres", ".postgres/data/PG_VERSION", ".postgres/data/log"]
+    ("name", "moment"),
+    [  # each signal and each moment once, the other pairs in the long run
+        pytest.param(name, moment, marks=[EXHAUSTIVE] if (i - j) % 3 else [])
+        for i, name in enumerate(SIGNALS)
+        for j, moment in enumerate(MOMENTS)
+    ],
 )
 def test_start_after_interrupted_first_start_works(
     copied: Project, name: str, moment: str
@@ -280,21 +292,21 @@ def test_start_after_interrupted_first_start_works(
     assert processes_of(copied) == []
 
 
-def test_start_after_postgresql_was_killed_works(copied: Project, serve: Serve) -> None:
-    server = serve(copied)
-    pid_file = copied.path / ".postgres" / "data" / "postmaster.pid"
+def test_start_after_postgresql_was_killed_works(started: Project, serve: Serve) -> None:
+    server = serve(started)
+    pid_file = started.path / ".postgres" / "data" / "postmaster.pid"
     psutil.Process(int(pid_file.read_text().split()[0])).kill()
     server.stop()
-    assert serve(copied).get("/items").status_code == 200
+    assert serve(started).get("/items").status_code == 200
 
 
-def test_reused_pid_in_the_pid_file_is_ignored(copied: Project) -> None:
-    copied.uv("dev", "true")
-    (copied.path / ".postgres" / "data" / "postmaster.pid").write_text(
-        f"{os.getpid()}\n{copied.path}/.postgres/data\n1700000000\n5432\n"
-        f"{copied.path}/.postgres/data\n\n  1 2\nready\n"
+def test_reused_pid_in_the_pid_file_is_ignored(started: Project) -> None:
+    started.uv("dev", "true")
+    (started.path / ".postgres" / "data" / "postmaster.pid").write_text(
+        f"{os.getpid()}\n{started.path}/.postgres/data\n1700000000\n5432\n"
+        f"{started.path}/.postgres/data\n\n  1 2\nready\n"
     )
-    assert copied.uv("dev", "psql", "-Atc", "SELECT 42") == "42\n"
+    assert started.uv("dev", "psql", "-Atc", "SELECT 42") == "42\n"
 
 
 def test_concurrent_commands_share_a_server_that_the_last_one_stops(copied: Project) -> None:
@@ -326,10 +338,11 @@ def test_concurrent_commands_share_a_server_that_the_last_one_stops(copied: Proj
 
 
 @pytest.mark.parametrize("directory", ["a space & 'quotes'", "long" * 40])
-def test_dev_works_in_any_directory(baked: Project, directory: str) -> None:
+def test_dev_works_in_any_directory(baked: Project, installed: Project, directory: str) -> None:
     """PostgreSQL itself does not start in these directories; its data is elsewhere."""
     place = short_directory()
     project = baked.copy(place / directory)
+    install(project, installed)
     environment = {"HOME": str(place), "XDG_DATA_HOME": str(place / "data")}
     assert project.uv("dev", "psql", "-Atc", "SELECT 42", env=environment) == "42\n"
     alembic = ["uv", "run", "-q", "dev", "alembic", "upgrade", "head"]
@@ -344,10 +357,10 @@ def test_dev_works_in_any_directory(baked: Project, directory: str) -> None:
     assert len(output.splitlines()) == 1
 
 
-def test_server_that_does_not_start_is_one_line(copied: Project) -> None:
-    copied.uv("dev", "true")
-    (copied.path / ".postgres" / "data" / "PG_VERSION").write_text("16\n")
-    output = copied.uv("dev", "true", check=False)
+def test_server_that_does_not_start_is_one_line(started: Project) -> None:
+    started.uv("dev", "true")
+    (started.path / ".postgres" / "data" / "PG_VERSION").write_text("16\n")
+    output = started.uv("dev", "true", check=False)
     assert re.fullmatch(r"dev: PostgreSQL did not start \(.*\); its log is .*/data/log\n", output)
 
 
@@ -408,8 +421,8 @@ def test_programs_of_administrators_are_found(installed: Project) -> None:
     assert result.stdout == "/usr/sbin/useradd\n"
 
 
-def test_command_gets_the_embedded_database_only(copied: Project) -> None:
-    (copied.path / ".env").write_text(
+def test_command_gets_the_embedded_database_only(started: Project) -> None:
+    (started.path / ".env").write_text(
         "DATABASE_URL=postgresql://localhost:1/elsewhere\nDATABASE_POOLER=pgbouncer\n"
     )
     script = (
@@ -417,35 +430,35 @@ def test_command_gets_the_embedded_database_only(copied: Project) -> None:
         "print(s.database_url.database, s.database_url_sync.database, s.database_pooler,"
         " os.environ['PGDATABASE'], s.shutdown_delay_seconds)"
     )
-    output = copied.uv(
+    output = started.uv(
         "dev", "python", "-c", script, env={"DATABASE_URL_SYNC": "postgresql://localhost:1/other"}
     )
     assert output == "app app none app 0.0\n"
 
 
 def test_commands_without_dev_use_env_file_from_any_directory(
-    copied: Project, tmp_path: Path
+    started: Project, tmp_path: Path
 ) -> None:
     print_variables = "env | grep -E '^(DATABASE_URL|SHUTDOWN)'; echo; read line"
-    holder = copied.start("dev", "sh", "-c", print_variables)
+    holder = started.start("dev", "sh", "-c", print_variables)
     assert holder.stdout
-    (copied.path / ".env").write_text("".join(iter(holder.stdout.readline, "\n")))
-    alembic = [copied.path / ".venv/bin/alembic", "-c", copied.path / "alembic.ini"]
+    (started.path / ".env").write_text("".join(iter(holder.stdout.readline, "\n")))
+    alembic = [started.path / ".venv/bin/alembic", "-c", started.path / "alembic.ini"]
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    copied.run(*map(str, alembic), "upgrade", "head", cwd=elsewhere)
-    current = copied.run(*map(str, alembic), "current", cwd=elsewhere).stdout
+    started.run(*map(str, alembic), "upgrade", "head", cwd=elsewhere)
+    current = started.run(*map(str, alembic), "current", cwd=elsewhere).stdout
     assert "(head)" in current
     for command in (["uvicorn", "app.main:app"], ["fastapi", "dev", "--no-reload"]):
         words = (*command, "--port=PORT")
-        with serve_with(copied.path, command=words, env={"DATABASE_URL": ""}) as server:
+        with serve_with(started.path, command=words, env={"DATABASE_URL": ""}) as server:
             assert httpx.get(f"{server.url}/health/ready").status_code == 200
     holder.communicate("\n", timeout=30)
 
 
-def test_libpq_variables_are_ignored(copied: Project) -> None:
+def test_libpq_variables_are_ignored(started: Project) -> None:
     environment = {"PGHOSTADDR": "127.0.0.1", "PGPORT": "1", "PGOPTIONS": "-c search_path=x"}
-    output = copied.uv("dev", "psql", "-Atc", "SHOW search_path", env=environment)
+    output = started.uv("dev", "psql", "-Atc", "SHOW search_path", env=environment)
     assert output == '"$user", public\n'
 
 
@@ -463,14 +476,14 @@ def test_invalid_port_is_one_line(installed: Project, port: str, reason: str) ->
     assert result.stderr.splitlines()[-1] == f"dev: error: argument --port: {reason}"
 
 
-def test_exit_status_of_the_command_is_returned(copied: Project) -> None:
+def test_exit_status_of_the_command_is_returned(started: Project) -> None:
     for script, status in (("exit 7", 7), ("kill -9 $$", 137)):
         command = ["uv", "run", "-q", "dev", "sh", "-c", script]
-        assert copied.run(*command, check=False).returncode == status
-    result = copied.run("uv", "run", "-q", "dev", "no-such-command", check=False)
+        assert started.run(*command, check=False).returncode == status
+    result = started.run("uv", "run", "-q", "dev", "no-such-command", check=False)
     assert result.returncode == 127
     assert result.stderr == "dev: cannot run no-such-command: No such file or directory\n"
-    assert processes_of(copied) == []
+    assert processes_of(started) == []
 
 
 def test_help_needs_no_server(installed: Project) -> None:

@@ -431,7 +431,7 @@ def test_compose_starts_the_application(image: Image, compose: Compose) -> None:
             assert "Application shutdown complete" in output
             assert server.returncode in (0, -signal.SIGTERM)
             check = image.check(url)
-            check.communicate(timeout=10)
+            check.communicate(timeout=60)
             assert check.returncode != 0
     assert len(names) == 2
 

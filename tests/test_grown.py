@@ -164,6 +164,7 @@ psql -Atc "SELECT 'left: ' || string_agg(name, ' ') FROM customers"
 """
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_with_newest_dependencies(copied: Project) -> None:
     grow(copied)
@@ -178,6 +179,7 @@ def test_with_newest_dependencies(copied: Project) -> None:
     assert "imported" in copied.uv("--no-dev", "--isolated", "python", "-c", start, env=urls)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.exhaustive
 def test_with_lowest_dependencies(copied: Project) -> None:

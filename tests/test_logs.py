@@ -85,7 +85,7 @@ def test_explicit_call_gives_other_servers_the_same_lines(copied: Project, comma
             stderr=output,
         )
         try:
-            wait_until(lambda: answers(url), 60, log.read_text)
+            wait_until(lambda: answers(url), log.read_text)
             headers = {"X-Request-ID": "mine"}
             httpx.get(f"{url}/items?token=hunter2", headers=headers)
         finally:
@@ -127,12 +127,12 @@ def test_explicit_call_gives_a_worker_the_same_lines(installed: Project) -> None
         assert event.keys() >= {"event", "level", "logger", "timestamp"}
 
 
-def test_terminal_shows_readable_lines(copied: Project) -> None:
+def test_terminal_shows_readable_lines(started: Project) -> None:
     port = free_port()
     terminal = pexpect.spawn(
         "uv",
         ["run", "-q", "dev", "--port", str(port)],
-        cwd=copied.path,
+        cwd=started.path,
         env=user_environment() | {"NO_COLOR": "1", "TERM": "dumb"},
         encoding="utf-8",
         dimensions=(40, 300),

@@ -21,6 +21,7 @@ def project(copied: Project) -> Project:
     return copied
 
 
+@pytest.mark.long
 def test_wiring_passes_its_tests(project: Project) -> None:
     assert " passed" in project.uv("pytest", "-q", "-n", "2")
 

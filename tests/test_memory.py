@@ -9,6 +9,7 @@ from conftest import TEMPLATE, Project
 pytestmark = [pytest.mark.slow, pytest.mark.exhaustive]
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not shutil.which("wrk"), reason="needs Debian's package wrk")
 def test_memory_and_connections_do_not_grow(copied: Project) -> None:
     """The benchmark `memory` with 10,000 requests."""

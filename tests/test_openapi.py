@@ -41,6 +41,7 @@ def schemathesis(address: str, seed: int, directory: Path) -> tuple[dict[str, An
     return json.loads(report.read_text()), [each for each in scenarios if each["status"] != "skip"]
 
 
+@pytest.mark.long
 def test_application_answers_as_documented(address: str, tmp_path: Path) -> None:
     total = 0
     phases, answers = Counter[str](), Counter[str]()

@@ -44,7 +44,7 @@ def perform(repository: Path, name: str = "motto", with_table: bool = True) -> N
     product, hooks = Project(repository / PROJECT_DIRECTORY.name), Project(repository / "hooks")
     question, prompt = map(str.strip, guide(name, "json"))
     questions = Project(repository)
-    questions.replace("cookiecutter.json", '  "docker": ', f'  {question}\n  "docker": ')
+    questions.replace("cookiecutter.json", '\n  "docker": ', f'\n  {question}\n  "docker": ')
     questions.replace("cookiecutter.json", '"__prompts__": {', f'"__prompts__": {{\n    {prompt}')
     json.loads((repository / "cookiecutter.json").read_text())
 
@@ -226,6 +226,7 @@ def test_module_of_the_owners_is_in_the_way_of_a_chosen_option_only(
     assert b"app/motto.py: the project imports app/motto/__init__.py" in error.value.stderr
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.exhaustive
 def test_every_fast_test_passes_with_the_option(template_repository: Path) -> None:

@@ -112,17 +112,18 @@ def test_settings_table_has_every_setting_with_its_default(installed: Project) -
     assert table == expected
 
 
+@pytest.mark.long
 @pytest.mark.slow
-def test_table_is_added_and_the_example_removed(copied: Project) -> None:
+def test_table_is_added_and_the_example_removed(started: Project) -> None:
     code, *_ = readmes.fenced(readmes.sections(GENERATED)["Add a table"], "python")
-    (copied.path / "app" / "models" / "user.py").write_text(code)
-    run_blocks(copied, readmes.take(GENERATED, "Add a table"))
-    (revision,) = (copied.path / "alembic" / "versions").glob("*_create_users_*.py")
+    (started.path / "app" / "models" / "user.py").write_text(code)
+    run_blocks(started, readmes.take(GENERATED, "Add a table"))
+    (revision,) = (started.path / "alembic" / "versions").glob("*_create_users_*.py")
     upgrade = revision.read_text().split("def downgrade")[0]
     assert set(re.findall(r"\bop\.(\w+)", upgrade)) == {"create_table", "f"}
-    assert copied.uv("dev", "psql", "-Atc", "SELECT * FROM users") == ""
+    assert started.uv("dev", "psql", "-Atc", "SELECT * FROM users") == ""
 
-    remove_example(copied)
+    remove_example(started)
 
 
 def remove_example(project: Project) -> None:
@@ -171,15 +172,16 @@ def add_feature(project: Project, name: str) -> None:
     assert " passed" in run_blocks(project, [check])
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["note", pytest.param("customer", marks=pytest.mark.exhaustive)])
-def test_feature_is_added(copied: Project, name: str) -> None:
-    add_feature(copied, name)
-    (revision,) = (copied.path / "alembic" / "versions").glob(f"*_create_{name}s_*.py")
+def test_feature_is_added(started: Project, name: str) -> None:
+    add_feature(started, name)
+    (revision,) = (started.path / "alembic" / "versions").glob(f"*_create_{name}s_*.py")
     assert f'"{name}s"' in revision.read_text()
-    run_blocks(copied, readmes.blocks(GENERATED, "")[2:3])
-    copied.uv("dev", "sh", "-euc", "alembic upgrade head && alembic check")
-    for file in (copied.path / "app" / f"{name}s").glob("*.py"):
+    run_blocks(started, readmes.blocks(GENERATED, "")[2:3])
+    started.uv("dev", "sh", "-euc", "alembic upgrade head && alembic check")
+    for file in (started.path / "app" / f"{name}s").glob("*.py"):
         assert "item" not in file.read_text().lower().replace(".items()", "")
 
 

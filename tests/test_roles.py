@@ -10,7 +10,7 @@ from pathlib import Path
 import pexpect
 import pytest
 import readmes
-from conftest import Project, short_directory, user_environment
+from conftest import Project, install, short_directory, user_environment
 from servers import PRINT_ENVIRONMENT, SERVER, binary, environment_of, postgresql
 
 pytestmark = pytest.mark.slow
@@ -87,9 +87,10 @@ class Postgres:
 
 
 @pytest.fixture(scope="module")
-def developed(baked: Project) -> Iterator[Postgres]:
+def developed(baked: Project, installed: Project) -> Iterator[Postgres]:
     """The migrated server of `uv run dev`. A revision was added after its first start."""
     project = baked.copy(short_directory())
+    install(project, installed)
     project.uv("dev", "true")
     (project.path / "alembic" / "versions" / "later.py").write_text(REVISION)
     project.uv("dev", "alembic", "upgrade", "head")
@@ -230,30 +231,30 @@ def test_dev_migrates_as_the_owner(developed: Postgres) -> None:
     assert superuser.stdout == "on\n"
 
 
-def test_dev_runs_roles_sql_again_when_it_has_changed(copied: Project) -> None:
+def test_dev_runs_roles_sql_again_when_it_has_changed(started: Project) -> None:
     """A mistake in it is one line. Then it creates an extension, by the recipe of its comment."""
-    copied.uv("dev", "alembic", "upgrade", "head")
-    text = (copied.path / "roles.sql").read_text()
-    (copied.path / "roles.sql").write_text(f"{text}GRANT app TO nobody_here;\n")
-    result = copied.run("uv", "run", "-q", "dev", "true", check=False)
+    started.uv("dev", "alembic", "upgrade", "head")
+    text = (started.path / "roles.sql").read_text()
+    (started.path / "roles.sql").write_text(f"{text}GRANT app TO nobody_here;\n")
+    result = started.run("uv", "run", "-q", "dev", "true", check=False)
     assert result.stderr == 'dev: roles.sql: role "nobody_here" does not exist\n'
     assert result.returncode == 1
 
     create = "CREATE EXTENSION IF NOT EXISTS vector SCHEMA public;"
     assert f"-- {create}" in text
-    (copied.path / "roles.sql").write_text(text.replace(f"-- {create}", create))
+    (started.path / "roles.sql").write_text(text.replace(f"-- {create}", create))
     create = f'op.execute("{create}")\n    op.execute("ALTER TABLE notes ADD v vector(3)")'
-    (copied.path / "alembic" / "versions" / "later.py").write_text(
+    (started.path / "alembic" / "versions" / "later.py").write_text(
         REVISION.replace('op.execute("CREATE VIEW', f'{create}\n    op.execute("CREATE VIEW')
     )
-    copied.uv("dev", "alembic", "upgrade", "head")
+    started.uv("dev", "alembic", "upgrade", "head")
     insert = "INSERT INTO notes (v) VALUES ('[1,2,3]') RETURNING v <-> '[1,2,3]'"
-    assert copied.uv("dev", "psql", "-U", "app", "-qAtc", insert) == "0\n"
-    assert " passed" in copied.uv("pytest", "-q", "tests/test_migrations.py", "-k", "one_head")
+    assert started.uv("dev", "psql", "-U", "app", "-qAtc", insert) == "0\n"
+    assert " passed" in started.uv("pytest", "-q", "tests/test_migrations.py", "-k", "one_head")
 
-    copied.uv("dev", "dropdb", "-U", "postgres", "app")
-    copied.uv("dev", "alembic", "upgrade", "head")
-    assert copied.uv("dev", "psql", "-U", "app", "-Atc", "SELECT count(*) FROM items") == "0\n"
+    started.uv("dev", "dropdb", "-U", "postgres", "app")
+    started.uv("dev", "alembic", "upgrade", "head")
+    assert started.uv("dev", "psql", "-U", "app", "-Atc", "SELECT count(*) FROM items") == "0\n"
 
 
 AT_ONCE = """

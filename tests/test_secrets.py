@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 import httpx
 import pytest
-from conftest import Project, short_directory
+from conftest import Project, install, short_directory
 from servers import postgresql, psql
 from serving import serve
 
@@ -92,7 +92,7 @@ def requests(url: str) -> list[httpx.Response]:
 
 
 @pytest.fixture(scope="module")
-def project(baked: Project) -> Project:
+def project(baked: Project, installed: Project) -> Project:
     """A project with routes that are full of bugs."""
     project = baked.copy(short_directory())
     (project.path / ".env").unlink()
@@ -101,7 +101,7 @@ def project(baked: Project) -> Project:
     project.replace("app/main.py", line, line + line.replace("health", "bugs"))
     line = "from app.config import "
     project.replace("app/main.py", line, f"from app import bugs\n{line}")
-    project.run("uv", "sync", "--quiet")
+    install(project, installed)
     return project
 
 

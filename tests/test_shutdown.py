@@ -24,9 +24,9 @@ def test_request_in_flight_is_finished(database: Stage) -> None:
     with database.serve(SHUTDOWN_DELAY_SECONDS="1") as server, ThreadPoolExecutor(1) as thread:
         with database.locked():
             answer = thread.submit(create, server, "in flight")
-            wait_until(lambda: database.waiting() == 1, 5)
+            wait_until(lambda: database.waiting() == 1)
             server.process.send_signal(signal.SIGTERM)
-            wait_until(lambda: "Waiting for connections to close" in server.log.read_text(), 5)
+            wait_until(lambda: "Waiting for connections to close" in server.log.read_text())
         assert answer.result().status_code == 201
         assert server.process.wait(timeout=END) == 0
 
@@ -38,10 +38,10 @@ def test_request_beyond_the_graceful_timeout_is_rolled_back(database: Stage) -> 
         database.locked(),
     ):
         answer = thread.submit(create, server, "too long")
-        wait_until(lambda: database.waiting() == 1, 5)
+        wait_until(lambda: database.waiting() == 1)
         assert server.stop() == 0
         assert answer.result().status_code == 500
-    wait_until(lambda: database.waiting() == 0, 5)
+    wait_until(lambda: database.waiting() == 0)
     assert database.psql("SELECT name FROM items WHERE name = 'too long'") == ""
 
 
@@ -52,7 +52,7 @@ def create(server: Server, name: str) -> httpx.Response:
 def test_second_sigterm_skips_the_delay(database: Stage) -> None:
     with database.serve(SHUTDOWN_DELAY_SECONDS="600") as server:
         server.process.send_signal(signal.SIGTERM)
-        wait_until(lambda: is_ending(server), 5)
+        wait_until(lambda: is_ending(server))
         assert server.stop() == 0
 
 

@@ -54,4 +54,4 @@ def test_idle_connection_has_keepalive(prepared: Stage) -> None:
 
     with prepared.serve() as server:
         assert httpx.get(f"{server.url}/health/ready").status_code == 200
-        wait_until(lambda: timers() == {"02"}, 10, timers)
+        wait_until(lambda: timers() == {"02"}, timers)

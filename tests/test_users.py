@@ -48,7 +48,7 @@ def test_uvx(tmp_path: Path, uv_cache: str, version: str) -> None:
 
 @pytest.mark.slow
 def test_pip(tmp_path: Path) -> None:
-    run(tmp_path, sys.executable, "-m", "venv", "venv")
+    run(tmp_path, "uv", "venv", "--quiet", "--seed", "--python", sys.executable, "venv")
     run(tmp_path, "venv/bin/pip", "install", "--quiet", "cookiecutter")
     run(tmp_path, "venv/bin/cookiecutter", str(TEMPLATE), "--no-input")
     assert_generated(tmp_path)

@@ -22,6 +22,7 @@ def test_generated_suite_with_lowest_dependencies(copied: Project, python: str) 
     assert " passed" in copied.uv("--python", python, *LOWEST, "pytest", "-q")
 
 
+@pytest.mark.long
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("resolution", [[], LOWEST], ids=["newest", "lowest"])
 @pytest.mark.parametrize("python", interpreters())

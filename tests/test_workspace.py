@@ -5,7 +5,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from conftest import Project, bake_with, short_directory, user_environment
+from conftest import Project, bake_with, link_bytecode, short_directory, user_environment
 from pytest_cookies.plugin import Cookies
 from serving import serve
 
@@ -34,7 +34,7 @@ WHICH_APP = "import app, dev; print(app.__file__, dev.__file__)"
 
 
 @pytest.fixture(scope="module")
-def workspace(cookies_session: Cookies) -> Project:
+def workspace(cookies_session: Cookies, installed: Project) -> Project:
     """The workspace. `first` comes first in sys.path, and `second` has one table more."""
     workspace = Project(short_directory())
     (workspace.path / "pyproject.toml").write_text(WORKSPACE)
@@ -43,6 +43,7 @@ def workspace(cookies_session: Cookies) -> Project:
         (project.path / "tests" / "test_title.py").write_text(TITLE_TEST.format(name=name))
     (workspace.path / "second" / "app" / "models" / "author.py").write_text(MODEL)
     install_both(workspace)
+    link_bytecode(installed.path / ".venv", workspace.path / ".venv")
     return workspace
 
 

@@ -85,6 +85,7 @@ def of_rows(project: Path, rows: tuple[int, ...]) -> None:
             run([*admin, "postgres", "-c", create], project)
             run([*admin, database, "-c", "TRUNCATE items RESTART IDENTITY"], project)
             fill(database, number)
+            run([*admin, database, "-c", "CHECKPOINT"], project)  # else it writes for minutes
             servers[number] = stack.enter_context(
                 serve_application(project, "app.main:app", database=database)
             )

@@ -10,7 +10,7 @@ from httpx import AsyncClient
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
-from app.database import migrations
+from app.database import revisions
 from app.web import health
 
 
@@ -85,7 +85,7 @@ async def test_ready_at_the_newest_of_several_revisions_or_above(
     versions.mkdir()
     (versions / "first.py").write_text("revision = 'first'\ndown_revision = None\n")
     (versions / "second.py").write_text("revision = 'second'\ndown_revision = 'first'\n")
-    monkeypatch.setattr(migrations, "script_directory", lambda: ScriptDirectory(str(tmp_path)))
+    monkeypatch.setattr(revisions, "script_directory", lambda: ScriptDirectory(str(tmp_path)))
     await connection.execute(text("DELETE FROM alembic_version"))
     await connection.execute(text("INSERT INTO alembic_version VALUES (:r)"), {"r": revision})
     response = await client.get("/health/ready")

@@ -176,10 +176,14 @@ async def test_failed_and_cancelled_reads_return_their_connections(
     fresh_url: URL,
 ) -> None:
     engine = create_async_engine(settings_for(fresh_url, database_pool_size=1))
-    reader = Database(engine).reader
+    database = Database(engine)
+    reader = database.reader
     for run in (reader.rows, reader.execute):
         with pytest.raises(DBAPIError):
             await run(select(func.no_such_function()))
+        async with database.sessions() as session:  # in a transaction, on the same connection
+            first, second = [await session.scalar(select(func.now())) for _ in range(2)]
+            assert first == second
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.1):
                 await run(select(func.pg_sleep(60)))

@@ -1,8 +1,13 @@
 """The two URLs: what is accepted, what each driver is given, and what a message shows."""
 
+import re
+from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import pytest
+from psycopg import ProgrammingError
+from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import URL, create_engine, make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -11,13 +16,15 @@ from app.database import ConfigurationError
 from app.database import create_engine as create_app_engine
 from app.database.asyncpg_url import asyncpg_arguments
 from app.database.settings import MigrationSettings
-from app.database.urls import ASYNC_DRIVER, EXAMPLE_PASSWORD, SYNC_DRIVER, complete
+from app.database.urls import ASYNC_DRIVER, EXAMPLE_PASSWORD, SYNC_DRIVER, complete, read
 
 SECRET = "hunter2"  # noqa: S105 - nobody's
 USER = {"user": "u", "password": SECRET}
 SOCKET = "/cloudsql/project:region:instance"
 PASSWORDS = ["%", "@/:#?&+ ", "100%25", "p%(here)s", "[;'\"\\$`", "пароль🔑"]
 NAMES = ["DATABASE_URL", "DATABASE_URL_SYNC"]
+# libpq refuses these itself: an unknown parameter, an unencoded = in a value.
+LEFT_TO_THE_DRIVERS = 'invalid URI query parameter|extra key/value separator "="'
 DRIVERS = {"DATABASE_URL": ASYNC_DRIVER, "DATABASE_URL_SYNC": SYNC_DRIVER}
 
 
@@ -298,7 +305,33 @@ def test_each_url_refuses_the_driver_of_the_other(name: str) -> None:
 @pytest.mark.parametrize("parameter", ["pgbouncer", "schema", "prepared_statement_cache_size"])
 def test_parameter_that_postgresql_does_not_know_is_refused(name: str, parameter: str) -> None:
     message = refused(name, f"postgresql://u:{SECRET}@db/d?{parameter}=1")
-    assert message.startswith(f"{name} has the unknown parameter {parameter!r}: remove it")
+    assert message.startswith(f"{name} asks for {parameter}, which asyncpg does not support")
+    assert message.endswith("(for PgBouncer set DATABASE_POOLER)")
+
+
+PIECES = "ü % %zz %40 %2F %2C %5B + # & = , : [::1] [ ] / @ ? :5433 u@ u:p@ /d ?host=db &port=1"
+PIECES += " ?ssl=true ?sslmode=disable"
+
+
+def test_url_is_read_as_libpq_reads_it() -> None:
+    """Every URL of three pieces is refused, or has the parameters that libpq gives it."""
+    accepted = 0
+    for pieces in product(["", *PIECES.split()], repeat=3):
+        rest = "".join(pieces)
+        ours, libpqs = try_to(read, rest), try_to(conninfo_to_dict, f"postgresql://{rest}")
+        if isinstance(ours, dict) and isinstance(libpqs, dict):
+            assert ours == {name: str(value) for name, value in libpqs.items()}, rest
+            accepted += 1
+        elif isinstance(ours, dict):
+            assert re.search(LEFT_TO_THE_DRIVERS, str(libpqs)), rest
+    assert accepted > 5000
+
+
+def try_to(read_url: Callable[[str], dict[str, Any]], url: str) -> dict[str, Any] | Exception:
+    try:
+        return read_url(url)
+    except (ProgrammingError, ValueError) as error:
+        return error
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Alembic runs this file: it sets the tables, the connection and the options."""
 
+import gc
 from logging.config import fileConfig
 
 from alembic import context
@@ -17,6 +18,7 @@ IGNORED_TABLES: list[str] = []  # ["procrastinate_*", "celery_taskmeta"]
 # Only the command line configures logging. A program that calls Alembic has its own.
 if config.cmd_opts and config.config_file_name:
     fileConfig(config.config_file_name, disable_existing_loggers=False)
+    gc.freeze()  # else Python collects all modules at its end: a quarter of `upgrade`'s time
 
 
 def run_migrations_offline() -> None:

@@ -14,7 +14,7 @@ from app.database import Database, create_engine
 from app.items import routes as items
 from app.jobs import worker  # option: jobs=yes
 from app.web import docs, health, logs, openapi, problems
-from app.web.middleware import AllowedHosts, Application, RequestContext, cors
+from app.web.middleware import Application, RequestContext, allowed_hosts, cors
 from app.web.shutdown import Shutdown
 
 
@@ -38,19 +38,22 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             Middleware(RequestContext, shutdown),  # first, since its id is in every log line
             *cors(settings.cors_origins),  # outside errors, which would lack its headers
         ],
-        middleware=[Middleware(AllowedHosts, settings.allowed_hosts)],
+        middleware=allowed_hosts(settings.allowed_hosts),
     )
     app.state.settings = settings
     app.state.shutdown = shutdown
-    if settings.api_docs:
-        docs.install(app)
     problems.install(app)
-    app.include_router(health.router)
     auth.install(app, settings)  # option: auth=accounts
     app.include_router(auth_router)  # option: auth=accounts
     app.include_router(items.router)  # option: auth=none
     app.include_router(auth.signed_in(items.router))  # option: auth=accounts
+<<<<<<< HEAD
     app.include_router(worker.router)  # option: jobs=yes
+=======
+    app.include_router(health.router)  # last: each request tries the routers in this order
+    if settings.api_docs:
+        docs.install(app)
+>>>>>>> main
     return app
 
 

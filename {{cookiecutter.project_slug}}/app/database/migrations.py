@@ -7,10 +7,9 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from threading import Event
-from typing import Any, Literal
+from typing import Any
 
 from alembic import command
 from alembic.config import Config
@@ -23,7 +22,7 @@ from sqlalchemy import Connection, Engine, NullPool, create_engine, text
 from sqlalchemy.exc import DBAPIError, OperationalError, PendingRollbackError
 
 from .engine import milliseconds
-from .settings import ROOT, MigrationSettings
+from .settings import MigrationSettings
 from .urls import ConfigurationError
 
 logger = logging.getLogger(__name__)
@@ -204,17 +203,3 @@ def name_blocker(lock: Connection, waiting: int) -> Iterator[None]:
             raise CommandError(reason) from error
         finally:
             end.set()
-
-
-@cache
-def script_directory() -> ScriptDirectory:
-    """Return the revisions in `alembic/versions`, read once."""
-    return ScriptDirectory.from_config(Config(ROOT / "alembic.ini"))
-
-
-def schema_state(applied: set[str]) -> Literal["current", "behind", "newer"]:
-    """Compare the revisions in the table `alembic_version` with this code's heads."""
-    scripts = script_directory()
-    if not applied <= {script.revision for script in scripts.walk_revisions()}:
-        return "newer"  # newer code has migrated the database
-    return "current" if applied == set(scripts.get_heads()) else "behind"

@@ -73,7 +73,8 @@ class DatabaseSettings(BaseSettings):
         if unknown := unknown_to_asyncpg(url):
             name = "DATABASE_URL" if given else "DATABASE_URL_SYNC"
             fault = f"{name} asks for {' and '.join(unknown)}, which asyncpg does not support"
-            raise ConfigurationError(f"{fault}; set DATABASE_URL without it")
+            advice = "set DATABASE_URL without it (for PgBouncer set DATABASE_POOLER)"
+            raise ConfigurationError(f"{fault}; {advice}")
         return values | {"database_url": url, "database_url_sync": url_sync}
 
 

@@ -9,7 +9,7 @@ from fastapi import APIRouter, HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
 
 from app.database import Reader
-from app.database.migrations import schema_state
+from app.database.revisions import schema_state
 from app.web.openapi import responses
 
 TIMEOUT = 5  # seconds for the database to answer

@@ -10,7 +10,6 @@ from typing import Any
 from urllib.parse import quote
 
 from fastapi import FastAPI
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
@@ -25,13 +24,13 @@ BODY_TIMEOUT = 10.0  # seconds to wait for a body, and more of them for what has
 BODY_RATE = 5_000  # bytes per second
 REQUEST_ID = re.compile(r"[\w.+/=:-]{1,128}", re.ASCII)
 
-# The headers of every response, unless its route sets them.
-HEADERS = {
-    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
-    "referrer-policy": "no-referrer",
-    "x-content-type-options": "nosniff",
-}
-HTTPS_HEADERS = {**HEADERS, "strict-transport-security": "max-age=31536000"}
+# The headers of every response, unless its route sets them. Bytes cost a sixth of strings.
+HEADERS = [
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-content-type-options", b"nosniff"),
+]
+HTTPS_HEADERS = [*HEADERS, (b"strict-transport-security", b"max-age=31536000")]
 
 access_log = logging.getLogger("app.access")
 
@@ -77,7 +76,8 @@ class Exchange:
     def __init__(self, scope: Scope, receive: Receive, send: Send, shutdown: Shutdown) -> None:
         self.scope, self.shutdown = scope, shutdown
         self.server_receive, self.server_send = receive, send
-        self.id = Headers(scope=scope).get("x-request-id", "")  # the client's
+        # The client's, or a new one.
+        self.id = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
         if not REQUEST_ID.fullmatch(self.id):
             self.id = token_hex(16)
         self.more_body, self.body_seconds = True, BODY_TIMEOUT
@@ -102,20 +102,21 @@ class Exchange:
     async def send(self, message: Message) -> None:
         if message["type"].endswith((".start", ".accept")):  # the messages with headers
             self.status = message.get("status", 101)  # a WebSocket's acceptance has none
-            message.setdefault("headers", [])
-            self.complete(MutableHeaders(scope=message))
+            message["headers"] = self.complete(list(message.get("headers", ())))
         await self.server_send(message)
         self.end = perf_counter()
 
-    def complete(self, headers: MutableHeaders) -> None:
+    def complete(self, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
         """Add what is missing. Only a response with an ETag may be stored, and is revalidated."""
+        present = {name for name, _ in headers}
+        storage = b"no-cache" if b"etag" in present else b"no-store"
+        own = [(b"x-request-id", self.id.encode()), (b"cache-control", storage)]
         added = HTTPS_HEADERS if self.scope.get("scheme") in {"https", "wss"} else HEADERS
-        for name, value in {**added, "x-request-id": self.id}.items():
-            headers.setdefault(name, value)
-        headers.setdefault("cache-control", "no-cache" if "etag" in headers else "no-store")
+        headers += [pair for pair in added + own if pair[0] not in present]
         # So that a load balancer reconnects elsewhere. After a 408, a body may still come.
         if self.shutdown.begun or self.status == 408:
-            headers.append("connection", "close")
+            headers.append((b"connection", b"close"))
+        return headers
 
     def log(self) -> None:
         """Log one line without the query, which may hold a token."""
@@ -143,6 +144,10 @@ class AllowedHosts(TrustedHostMiddleware):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await (self.app if is_probe(scope) else super().__call__)(scope, receive, send)
+
+
+def allowed_hosts(hosts: list[str]) -> list[Middleware]:
+    return [] if "*" in hosts else [Middleware(AllowedHosts, hosts)]
 
 
 def cors(origins: list[str]) -> list[Middleware]:

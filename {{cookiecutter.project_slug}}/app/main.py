@@ -47,13 +47,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(auth_router)  # option: auth=accounts
     app.include_router(items.router)  # option: auth=none
     app.include_router(auth.signed_in(items.router))  # option: auth=accounts
-<<<<<<< HEAD
     app.include_router(worker.router)  # option: jobs=yes
-=======
     app.include_router(health.router)  # last: each request tries the routers in this order
     if settings.api_docs:
         docs.install(app)
->>>>>>> main
     return app
 
 

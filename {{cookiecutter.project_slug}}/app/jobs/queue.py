@@ -12,7 +12,9 @@ from pgqueuer.adapters.persistence import qb
 from pgqueuer.domain.settings import DBSettings
 from pydantic import BaseModel
 from pydantic_settings import PydanticBaseSettingsSource as Source
+from sqlalchemy import CursorResult
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
 from structlog.contextvars import get_contextvars
 
 P = TypeVar("P", bound=BaseModel)
@@ -113,12 +115,16 @@ class SessionDriver:
         self.session = session
 
     async def fetch(self, query: str, *values: Any) -> list[dict[str, Any]]:
-        connection = await self.session.connection()
-        rows = (await connection.exec_driver_sql(query, values)).mappings()
-        return [{name: as_text(value) for name, value in row.items()} for row in rows]
+        result = await self.session.run_sync(run, query, values)
+        names = tuple(result.keys())
+        return [dict(zip(names, map(as_text, row), strict=True)) for row in result]
 
     async def execute(self, query: str, *values: Any) -> None:
-        await (await self.session.connection()).exec_driver_sql(query, values)
+        await self.session.run_sync(run, query, values)
+
+
+def run(session: Session, query: str, values: tuple[Any, ...]) -> CursorResult[Any]:
+    return session.connection().exec_driver_sql(query, values)
 
 
 def as_text(value: Any) -> Any:

@@ -180,7 +180,7 @@ def test_application_enqueues_through_pgbouncer(server: Stage) -> None:
         run(server, "-c", ENQUEUE, "50", DATABASE_URL=url, DATABASE_POOLER="pgbouncer")
     worker = start_worker(server)
     try:
-        wait_until(lambda: server.psql(DESCRIBED) == "50", 30)
+        wait_until(lambda: server.psql(DESCRIBED) == "50", seconds=30)
     finally:
         worker.terminate()
         assert worker.wait(30) == 0
@@ -191,10 +191,10 @@ def test_workers_outlive_a_restart_of_postgresql(server: Stage, mode: str) -> No
     run(server, "-c", ENQUEUE, "300")
     workers = [start_worker(server), start_worker(server)]
     try:
-        wait_until(lambda: server.psql(DESCRIBED) != "0", 30)
+        wait_until(lambda: server.psql(DESCRIBED) != "0", seconds=30)
         server.restart(mode)
         # Jobs that were running wait for the end of their heartbeat, 30 seconds, and a pause.
-        wait_until(lambda: server.psql(DESCRIBED) == "300", 60)
+        wait_until(lambda: server.psql(DESCRIBED) == "300", seconds=60)
     finally:
         for worker in workers:
             worker.terminate()

@@ -42,7 +42,7 @@ def worker(project: Path) -> Iterator[Path]:
             command(project, "work"), cwd=project, stdout=output, stderr=subprocess.DEVNULL
         )
         try:
-            wait_until(lambda: listeners() > before, 30)
+            wait_until(lambda: listeners() > before, seconds=30)
             yield Path(output.name)
         finally:
             process.terminate()
@@ -67,7 +67,7 @@ def throughput(project: Path, workers: int, count: int = 5000) -> float:
         for _ in range(workers):
             stack.enter_context(worker(project))
         run(project, "fill", str(count), "0")
-        wait_until(lambda: psql(DONE) == "0", 300)
+        wait_until(lambda: psql(DONE) == "0", seconds=300)
         time.sleep(0.5)  # the last results are written in a batch
     return count / float(psql(SPAN))
 
@@ -76,7 +76,7 @@ def pauses(project: Path, count: int = 300) -> tuple[float, float]:
     """Return the pause in ms from the commit to the start of the job: half, 99 of 100."""
     with worker(project) as output:
         sent = moments(run(project, "send", str(count)))
-        wait_until(lambda: len(moments(output.read_text())) == count, 60)
+        wait_until(lambda: len(moments(output.read_text())) == count, seconds=60)
         started = moments(output.read_text())
     found = [1000 * (started[number] - sent[number]) for number in sent]
     return median(found), quantiles(found, n=100)[98]

@@ -117,6 +117,8 @@ async def manager(settings: Settings) -> AsyncIterator[PgQueuer]:
         async with listener.connect() as connection:
             raw: Any = (await connection.get_raw_connection()).driver_connection
             await raw.reset_type_codec("jsonb", schema="pg_catalog")  # pgqueuer decodes it
+            # A plan for any names of jobs reads the whole table, if many of one name wait.
+            await raw.execute("SET plan_cache_mode = force_custom_plan")
             database, queue = Database(engine), queries(AsyncpgDriver(raw))
             new = PgQueuer(queue.driver, NAMES.channel, queries=queue)
             for job in JOBS.values():

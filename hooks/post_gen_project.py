@@ -19,7 +19,14 @@ OPTIONAL: dict[tuple[str, object], str] = {
         app/auth/__main__.py app/auth/dependencies.py app/auth/errors.py app/auth/mail.py
         app/auth/passwords.py app/auth/routes.py app/auth/schemas.py app/auth/service.py
         app/auth/settings.py app/auth/throttle.py app/auth/tokens.py app/models/account.py
-        docs/auth.md tests/signing_in.py tests/test_auth.py""",
+        docs/auth.md tests/signing_in.py tests/test_auth.py
+    """,
+    ("jobs", True): """
+        alembic/versions/2026-11-30_create_jobs_7b2d9c4e6f1a.py app/items/tasks.py
+        app/jobs/__init__.py app/jobs/__main__.py app/jobs/queue.py app/jobs/tasks.py
+        app/jobs/worker.py docs/jobs.md tests/job_fixtures.py tests/test_items_tasks.py
+        tests/test_jobs.py
+    """,
     ("docker", True): ".dockerignore Dockerfile compose.yaml",
     ("ci", "github"): ".github/dependabot.yml .github/workflows/ci.yml .pre-commit-config.yaml",
     ("ci", "gitlab"): ".gitlab-ci.yml .pre-commit-config.yaml",

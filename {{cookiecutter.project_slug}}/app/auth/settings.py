@@ -37,4 +37,4 @@ MailURL = Annotated[
 ]
 Sender = Annotated[NameEmail, AfterValidator(str)]
 PageURL = Annotated[AnyHttpUrl, AfterValidator(str)] | None
-Lifetime = Annotated[float, Field(gt=0, le=10 * 366 * 86400)]  # seconds
+Lifetime = Annotated[float, Field(ge=300, le=10 * 366 * 86400)]  # seconds

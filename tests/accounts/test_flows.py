@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from httpx import AsyncClient
 from pwdlib import PasswordHash
 from pwdlib.hashers.argon2 import Argon2Hasher
-from sqlalchemy import column, func, select, table, text, update
+from sqlalchemy import column, delete, func, select, table, text, update
 from sqlalchemy.exc import IntegrityError
 
 from accounts.conftest import CREDENTIALS, EMAIL, PASSWORD, database_of, sign_in
@@ -179,6 +179,32 @@ async def test_expired_key_makes_room_for_another(
         async with database_of(served_app).sessions.begin() as session:
             old = update(Token).where(Token.kind == TokenKind.KEY)
             await session.execute(old.values(expires_at=func.now()))
+
+
+@pytest.mark.usefixtures("account")
+async def test_oldest_session_ends_when_there_are_too_many(
+    served_client: AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So the list of sessions is complete."""
+    monkeypatch.setattr(service, "SESSIONS", 2)
+    tokens = [await sign_in(served_client) for _ in range(3)]
+    assert len((await served_client.get("/auth/sessions")).json()) == 2
+    headers = [{"authorization": f"Bearer {token}"} for token in tokens]
+    answers = [await served_client.get("/auth/me", headers=header) for header in headers]
+    assert [answer.status_code for answer in answers] == [401, 200, 200]
+
+
+@pytest.mark.usefixtures("account")
+async def test_mail_that_a_deletion_overtakes_is_not_sent(served_app: FastAPI) -> None:
+    mailer = served_app.state.auth["mailer"]
+    auth = service.Auth(database_of(served_app), **served_app.state.auth)
+    async with database_of(served_app).sessions.begin() as session:
+        await session.execute(delete(Account))
+        send = asyncio.create_task(service.send_mail(auth, TokenKind.RESET, EMAIL))
+        while not await database_of(served_app).reader.rows(WAITING):  # noqa: ASYNC110 - no event
+            await asyncio.sleep(0.01)
+    await send
+    assert not mailer.sent
 
 
 async def test_address_is_unique_in_the_database(served_app: FastAPI) -> None:

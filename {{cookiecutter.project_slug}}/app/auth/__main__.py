@@ -57,7 +57,7 @@ async def run(arguments: argparse.Namespace) -> str:
 
 async def set_role(session: AsyncSession, email: str, role: Role) -> str:
     if role is Role.ADMIN:
-        await ensure_account(session, email, None)
+        await ensure_account(session, email)
     account = await session.scalar(BY_EMAIL.with_for_update(), {"email": email})
     if account is None:
         sys.exit(f"There is no account {email}.")

@@ -25,7 +25,7 @@ from app.models.account import Account, Role, Token, TokenKind
 
 WRONG = "The address or the password is wrong, or the address is not verified."
 NO_TOKEN = "The token is unknown, used or expired."  # noqa: S105 - a sentence
-KEYS = 100  # of one account
+KEYS = SESSIONS = 100  # of one account
 
 BY_EMAIL = select(Account).where(func.lower(Account.email) == bindparam("email"))
 Mail = tuple[str, str, str]  # the arguments of Mailer.send
@@ -90,7 +90,9 @@ async def enrol(session: AsyncSession, email: str, new_hash: str, same: int | No
     return name, account.email, token
 
 
-async def ensure_account(session: AsyncSession, email: str, new_hash: str | None) -> Account:
+async def ensure_account(
+    session: AsyncSession, email: str, new_hash: str | None = None
+) -> Account:
     """Return the locked account of the address. Creates it if it is missing."""
     new = insert(Account).values(email=email, password_hash=new_hash)
     # In one statement, or another request could delete the account meanwhile.
@@ -110,7 +112,7 @@ async def verify(session: AsyncSession, token: SecretStr) -> None:
 async def send_mail(auth: Auth, kind: TokenKind, email: str) -> None:
     """Mail a token to verify the address or to choose a password, if there is such an account."""
     async with auth.database.sessions.begin() as session:
-        account = await session.scalar(BY_EMAIL, {"email": email})
+        account = await session.scalar(BY_EMAIL.with_for_update(), {"email": email})
         if account is None or (kind is TokenKind.VERIFY and account.verified_at):
             return
         if account.password_hash is None:
@@ -127,8 +129,11 @@ async def login(auth: Auth, email: str, password: SecretStr, client: Client) -> 
         account = await lock(session, found)
         account.password_hash = new_hash or account.password_hash
         await Attempt(email, client.address).remember(session)
-        values = {"name": client.device, "address": client.address}
         kind, lifetime = TokenKind.SESSION, auth.session_lifetime
+        mine = (Token.account_id == account.id, Token.kind == kind)
+        oldest = select(Token.id).where(*mine).order_by(Token.id.desc()).offset(SESSIONS - 1)
+        await session.execute(delete(Token).where(Token.id.in_(oldest)))
+        values = {"name": client.device, "address": client.address}
         return await tokens.issue(session, account.id, kind, lifetime, **values)
 
 
@@ -151,9 +156,7 @@ async def check_password(
 
 async def find(reader: Reader, email: str) -> Any:
     """Return the account's row or None."""
-    for account in await reader.rows(BY_EMAIL, {"email": email}):
-        return account
-    return None
+    return next(iter(await reader.rows(BY_EMAIL, {"email": email})), None)
 
 
 async def lock(session: AsyncSession, found: Any) -> Account:
@@ -225,11 +228,10 @@ async def delete_account(auth: Auth, user: User, password: SecretStr, client: Cl
 
 
 async def read_tokens(auth: Auth, user: User, kind: TokenKind) -> Sequence[Any]:
-    """Return the newest sessions or keys."""
+    """Return the sessions or the keys, the newest first."""
     values = {"account_id": user.id, "kind": kind, "current": user.token_id}
-    return await auth.database.reader.rows(
-        tokens.OF_ACCOUNT, {**values, "idle": auth.session_idle}
-    )
+    values |= {"idle": auth.session_idle}
+    return await auth.database.reader.rows(tokens.OF_ACCOUNT, values)
 
 
 async def create_key(session: AsyncSession, user: User, name: str, days: int) -> tuple[str, Token]:

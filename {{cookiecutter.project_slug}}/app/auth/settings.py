@@ -1,5 +1,6 @@
 """The types of the settings in app/config.py."""
 
+from email.headerregistry import Address
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, AnyHttpUrl, BeforeValidator, Field, InstanceOf, NameEmail
@@ -35,6 +36,7 @@ MailURL = Annotated[
     PlainSerializer(str),  # masks the password
     Field(repr=False),
 ]
-Sender = Annotated[NameEmail, AfterValidator(str)]
+# Address puts a name with a comma in quotes.
+Sender = Annotated[NameEmail, AfterValidator(lambda it: str(Address(it.name, addr_spec=it.email)))]
 PageURL = Annotated[AnyHttpUrl, AfterValidator(str)] | None
 Lifetime = Annotated[float, Field(ge=300, le=10 * 366 * 86400)]  # seconds

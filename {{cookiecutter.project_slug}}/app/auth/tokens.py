@@ -38,7 +38,6 @@ OF_ACCOUNT = (
     select(Token, (Token.id == bindparam("current")).label("current"))
     .where(Token.account_id == bindparam("account_id"), Token.kind == bindparam("kind"), VALID)
     .order_by(Token.id.desc())
-    .limit(100)
 )
 ACCOUNT_OF = (  # by the token of a mail
     select(Account)

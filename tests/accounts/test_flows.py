@@ -23,6 +23,25 @@ WAITING = select(ACTIVITY).where(HERE, ACTIVITY.c.wait_event_type == "Lock")
 NEW = {"email": "bob@example.com", "password": PASSWORD}
 
 
+@pytest.mark.usefixtures("account")
+async def test_registration_keeps_no_password_of_an_account_that_is_new(
+    served_app: FastAPI, served_client: AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While its password is verified, somebody else deletes and registers the account."""
+    verify = passwords.Passwords.verify
+
+    async def slow(self: passwords.Passwords, *arguments: Any) -> Any:
+        async with database_of(served_app).sessions.begin() as session:
+            await session.execute(delete(Account))
+            session.add(Account(email=EMAIL, password_hash=passwords.HASHER.hash(OTHER)))
+        return await verify(self, *arguments)
+
+    monkeypatch.setattr(passwords.Passwords, "verify", slow)
+    await served_client.post("/auth/register", json=CREDENTIALS)
+    async with database_of(served_app).sessions() as session:
+        assert (await session.scalars(select(Account.password_hash))).one() is None
+
+
 async def set_password(app: FastAPI) -> None:
     """Do as a reset does."""
     async with database_of(app).sessions.begin() as session:

@@ -6,11 +6,10 @@ import sys
 from datetime import timedelta
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-from sqlalchemy import ColumnElement, and_, delete, exists, func, literal, select
+from sqlalchemy import and_, delete, exists, func, literal, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.auth.schemas import Email
+from app.auth.schemas import normalize_email
 from app.auth.service import BY_EMAIL, ensure_account, set_password
 from app.auth.tokens import VALID
 from app.config import get_settings
@@ -37,8 +36,8 @@ def main() -> None:
 
 def email(value: str) -> str:
     try:
-        return TypeAdapter(Email).validate_python(value)
-    except ValidationError:
+        return normalize_email(value)
+    except ValueError:
         raise argparse.ArgumentTypeError(f"{value!r} is no address like ann@example.com") from None
 
 
@@ -57,7 +56,7 @@ async def run(arguments: argparse.Namespace) -> str:
 
 async def set_role(session: AsyncSession, email: str, role: Role) -> str:
     if role is Role.ADMIN:
-        await ensure_account(session, email)
+        await ensure_account(session, email, None)
     account = await session.scalar(BY_EMAIL.with_for_update(), {"email": email})
     if account is None:
         sys.exit(f"There is no account {email}.")
@@ -73,19 +72,18 @@ async def clean(database: Database, idle: timedelta) -> str:
     unverified = and_(Account.verified_at.is_(None), Account.role == Role.USER)
     old = Account.created_at < func.now() - UNVERIFIED
     mailed = exists().where(Token.account_id == Account.id)
-    conditions: dict[Any, ColumnElement[bool]] = {
-        Token: ~VALID,
-        Throttle: Throttle.free_at < func.now(),
-        Account: and_(unverified, old, ~mailed),
-    }
+    unwanted: list[tuple[Any, Any, Any]] = [
+        (Token, Token.id, ~VALID),
+        (Throttle, Throttle.key, Throttle.free_at < func.now()),
+        (Account, Account.id, and_(unverified, old, ~mailed)),
+    ]
     counts = []
-    for table, condition in conditions.items():
-        key = table.key if table is Throttle else table.id
+    for table, key, condition in unwanted:
         # What a request has locked stays until the next time: nobody waits for the other.
         batch = select(key).where(condition).limit(BATCH).with_for_update(skip_locked=True)
         gone = delete(table).where(key.in_(batch)).returning(literal(1))
         count, found = 0, BATCH
-        while found == BATCH:  # one transaction each, for the statement timeout
+        while found >= BATCH:  # one transaction each, for the statement timeout
             async with database.sessions.begin() as session:
                 found = len((await session.scalars(gone, {"idle": idle})).all())
             count += found

@@ -29,8 +29,6 @@ Email = Annotated[
 NewPassword = Annotated[SecretStr, Field(min_length=12, max_length=128)]
 Password = Annotated[SecretStr, Field(min_length=1, max_length=128)]  # older rules may apply
 MailedToken = Annotated[SecretStr, Field(min_length=1, max_length=128)]
-KeyName = Annotated[Text, Field(min_length=1, max_length=200, examples=["Nightly import"])]
-Days = Annotated[int, Field(ge=1, le=366)]
 
 
 class Address(BaseModel):
@@ -97,8 +95,8 @@ class SessionRead(Row):
 
 
 class KeyCreate(BaseModel):
-    name: KeyName
-    expires_in_days: Days = 90
+    name: Annotated[Text, Field(min_length=1, max_length=200, examples=["Nightly import"])]
+    expires_in_days: Annotated[int, Field(ge=1, le=366)] = 90
 
 
 class KeyRead(Row):

@@ -19,6 +19,7 @@ from app.auth.errors import Forbidden, Unauthorized
 from app.auth.mail import Mailer
 from app.auth.passwords import Passwords
 from app.auth.throttle import Attempt, count_mail
+from app.auth.tokens import MAIL_LIFETIMES, issue
 from app.database import Database, Reader
 from app.errors import AppError, Conflict, NotFound
 from app.models.account import Account, Role, Token, TokenKind
@@ -62,7 +63,11 @@ class User:
 
 
 async def register(auth: Auth, email: str, password: SecretStr, client: Client) -> Mail:
-    """Store an account, unless there is one. Takes as long if there is."""
+    """Store an account, unless there is one. Returns the mail. Takes as long in every case.
+
+    Somebody may have registered the address of another. So two registrations with two passwords
+    leave none: whoever reads the mail chooses.
+    """
     async with auth.database.sessions.begin() as session:
         await count_mail(session, "register", email, client.address)
     async with auth.passwords.slot():
@@ -70,29 +75,20 @@ async def register(auth: Auth, email: str, password: SecretStr, client: Client) 
         new_hash = await auth.passwords.hash(password)
         same, _ = await auth.passwords.verify(password, known and known.password_hash)
     async with auth.database.sessions.begin() as session:
-        return await enrol(session, email, new_hash, known.password_version if same else None)
+        account = await ensure_account(session, email, new_hash)
+        version = account.id, account.password_version
+        same = same and version == (known.id, known.password_version)
+        name, kind = "verify", TokenKind.VERIFY
+        if account.verified_at:
+            name, kind = "known", TokenKind.RESET
+        elif account.password_hash != new_hash and not same:
+            name, kind = "choose", TokenKind.RESET
+            await set_password(session, account, None)
+        token, _ = await issue(session, account.id, kind, MAIL_LIFETIMES[kind])
+        return name, account.email, token
 
 
-async def enrol(session: AsyncSession, email: str, new_hash: str, same: int | None) -> Mail:
-    """Return the mail for a new, a verified or an unverified account.
-
-    Somebody may have registered the address of another. So two registrations with two passwords
-    leave none: whoever reads the mail chooses. `same` is the version that the password matched.
-    """
-    account = await ensure_account(session, email, new_hash)
-    name, kind = "verify", TokenKind.VERIFY
-    if account.verified_at:
-        name, kind = "known", TokenKind.RESET
-    elif account.password_hash != new_hash and account.password_version != same:
-        name, kind = "choose", TokenKind.RESET
-        await set_password(session, account, None)
-    token, _ = await tokens.issue(session, account.id, kind)
-    return name, account.email, token
-
-
-async def ensure_account(
-    session: AsyncSession, email: str, new_hash: str | None = None
-) -> Account:
+async def ensure_account(session: AsyncSession, email: str, new_hash: str | None) -> Account:
     """Return the locked account of the address. Creates it if it is missing."""
     new = insert(Account).values(email=email, password_hash=new_hash)
     # In one statement, or another request could delete the account meanwhile.
@@ -106,7 +102,6 @@ async def verify(session: AsyncSession, token: SecretStr) -> None:
     """Take the address as the user's. Raises NotFound."""
     account = await redeem(session, token, TokenKind.VERIFY)
     account.verified_at = func.now()
-    await session.flush()
 
 
 async def send_mail(auth: Auth, kind: TokenKind, email: str) -> None:
@@ -117,7 +112,7 @@ async def send_mail(auth: Auth, kind: TokenKind, email: str) -> None:
             return
         if account.password_hash is None:
             kind = TokenKind.RESET
-        token, _ = await tokens.issue(session, account.id, kind)
+        token, _ = await issue(session, account.id, kind, MAIL_LIFETIMES[kind])
     await auth.mailer.send(kind.value, account.email, token)
 
 
@@ -134,7 +129,7 @@ async def login(auth: Auth, email: str, password: SecretStr, client: Client) -> 
         oldest = select(Token.id).where(*mine).order_by(Token.id.desc()).offset(SESSIONS - 1)
         await session.execute(delete(Token).where(Token.id.in_(oldest)))
         values = {"name": client.device, "address": client.address}
-        return await tokens.issue(session, account.id, kind, lifetime, **values)
+        return await issue(session, account.id, kind, lifetime, **values)
 
 
 async def check_password(
@@ -216,7 +211,6 @@ async def set_password(
     """Set the password of a locked account. Deletes its sessions, keys and mailed tokens."""
     account.password_hash = new_hash
     account.password_version += 1
-    await session.flush()
     await session.execute(delete(Token).where(Token.account_id == account.id, Token.id != keep))
 
 
@@ -243,7 +237,7 @@ async def create_key(session: AsyncSession, user: User, name: str, days: int) ->
     valid = Token.expires_at > func.now()
     if (await session.scalar(select(func.count(Token.id)).where(*mine, valid)) or 0) >= KEYS:
         raise Conflict(f"There are {KEYS} keys: delete one first.")
-    return await tokens.issue(session, user.id, TokenKind.KEY, timedelta(days=days), name=name)
+    return await issue(session, user.id, TokenKind.KEY, timedelta(days=days), name=name)
 
 
 async def delete_token(session: AsyncSession, user: User, kind: TokenKind, token_id: int) -> None:

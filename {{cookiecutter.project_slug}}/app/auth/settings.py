@@ -1,5 +1,6 @@
 """The types of the settings in app/config.py."""
 
+from contextlib import suppress
 from email.headerregistry import Address
 from typing import Annotated, Any
 
@@ -20,13 +21,11 @@ EXAMPLE = "smtp://user:password@mail.example.com, or console:// in development"
 
 
 def parse_mail_url(value: URL | str) -> URL:
-    try:
+    with suppress(ArgumentError, ValueError):  # whose message may quote the password
         url = make_url(value)
-    except (ArgumentError, ValueError):  # its message may quote the password
-        raise ValueError(f"should look like {EXAMPLE}") from None
-    if url.drivername not in SCHEMES or bool(url.host) == (url.drivername == "console"):
-        raise ValueError(f"should look like {EXAMPLE}")
-    return url
+        if url.drivername in SCHEMES and bool(url.host) != (url.drivername == "console"):
+            return url
+    raise ValueError(f"should look like {EXAMPLE}")
 
 
 MailURL = Annotated[

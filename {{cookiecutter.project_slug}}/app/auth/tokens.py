@@ -53,14 +53,10 @@ def digest(token: str) -> bytes:
 
 
 async def issue(
-    session: AsyncSession,
-    account_id: int,
-    kind: TokenKind,
-    lifetime: timedelta | None = None,
-    **more: Any,
+    session: AsyncSession, account_id: int, kind: TokenKind, lifetime: timedelta, **more: Any
 ) -> tuple[str, Token]:
     """Store a new token. Returns it, and its row."""
-    token, lifetime = token_urlsafe(32), lifetime or MAIL_LIFETIMES[kind]
+    token = token_urlsafe(32)
     values = {"account_id": account_id, "kind": kind, "hash": digest(token), **more}
     new = insert(Token).values(values | {"expires_at": func.now() + lifetime})
     return token, (await session.scalars(new.returning(Token))).one()

@@ -5,20 +5,22 @@ from hashlib import sha256
 from secrets import token_urlsafe
 from typing import Any
 
-from sqlalchemy import Interval, and_, bindparam, delete, func, insert, or_, select, update
+from sqlalchemy import Interval, and_, bindparam, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.models.account import Account, Token, TokenKind
 
 MAIL_LIFETIMES = {TokenKind.VERIFY: timedelta(days=1), TokenKind.RESET: timedelta(hours=1)}
-MINUTE = timedelta(minutes=1)
 
-IDLE = bindparam("idle", type_=Interval)
 VALID = and_(
     Token.expires_at > func.now(),
-    or_(Token.kind != TokenKind.SESSION, Token.last_used_at > func.now() - IDLE),
+    or_(
+        Token.kind != TokenKind.SESSION,
+        Token.last_used_at > func.now() - bindparam("idle", type_=Interval),
+    ),
 )
-# One round trip for each request. `unused` says that `last_used_at` is due for an update.
+UNUSED = Token.last_used_at < func.now() - timedelta(minutes=1)  # due for an update
+# One round trip for each request.
 USER_OF = (
     select(
         Account.id,
@@ -26,7 +28,7 @@ USER_OF = (
         Account.role,
         Token.id.label("token_id"),
         Token.kind,
-        (Token.last_used_at < func.now() - MINUTE).label("unused"),
+        UNUSED.label("unused"),
     )
     .join(Token, Token.account_id == Account.id)
     .where(Token.hash == bindparam("hash"), Token.kind.in_([TokenKind.SESSION, TokenKind.KEY]))
@@ -36,7 +38,6 @@ OF_ACCOUNT = (
     select(Token, (Token.id == bindparam("current")).label("current"))
     .where(Token.account_id == bindparam("account_id"), Token.kind == bindparam("kind"), VALID)
     .order_by(Token.id.desc())
-    .limit(100)
 )
 ACCOUNT_OF = (  # by the token of a mail
     select(Account)
@@ -46,12 +47,9 @@ ACCOUNT_OF = (  # by the token of a mail
 )
 
 
-def values(token: str, kind: TokenKind) -> dict[str, Any]:
-    return {"hash": digest(token), "kind": kind}
-
-
 def digest(token: str) -> bytes:
-    return sha256(token.encode()).digest()
+    # JSON can hold half of a surrogate pair, which UTF-8 cannot.
+    return sha256(token.encode(errors="surrogatepass")).digest()
 
 
 async def issue(
@@ -64,20 +62,7 @@ async def issue(
     return token, (await session.scalars(new.returning(Token))).one()
 
 
-async def issue_for_mail(session: AsyncSession, account_id: int, kind: TokenKind) -> str:
-    token, _ = await issue(session, account_id, kind, MAIL_LIFETIMES[kind])
-    return token
-
-
-async def use_up(session: AsyncSession, token: str, kind: TokenKind) -> bool:
-    """Delete the token of a mail, so that it works once. Tells whether it was there."""
-    one = delete(Token).where(Token.hash == digest(token), Token.kind == kind)
-    return await session.scalar(one.returning(Token.id)) is not None
-
-
 async def touch(session: AsyncSession, token_id: int) -> None:
     """Store that the token was used now."""
-    due = Token.last_used_at < func.now() - MINUTE
-    await session.execute(
-        update(Token).where(Token.id == token_id, due).values(last_used_at=func.now())
-    )
+    due = update(Token).where(Token.id == token_id, UNUSED)
+    await session.execute(due.values(last_used_at=func.now()))

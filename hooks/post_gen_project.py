@@ -14,32 +14,26 @@ from pathlib import Path
 ANSWERS = r""" {{ cookiecutter | tojson }} """
 # The files of each answer, one by one, as a folder may hold the owner's too; others always come.
 OPTIONAL: dict[tuple[str, object], str] = {
-    ("auth", "accounts"): """
-        alembic/versions/2026-11-30_create_accounts_7c2e9b41d05a.py app/auth/__init__.py
-        app/auth/__main__.py app/auth/dependencies.py app/auth/errors.py app/auth/mail.py
-        app/auth/passwords.py app/auth/routes.py app/auth/schemas.py app/auth/service.py
-        app/auth/settings.py app/auth/throttle.py app/auth/tokens.py app/models/account.py
-        docs/auth.md tests/signing_in.py tests/test_auth.py
-    """,
-    ("jobs", True): """
-        alembic/versions/2026-11-30_create_jobs_7b2d9c4e6f1a.py app/items/tasks.py
+    ("auth", "accounts"): """ alembic/versions/2026-11-30_create_accounts_7c2e9b41d05a.py
+        app/auth/__init__.py app/auth/__main__.py app/auth/dependencies.py app/auth/errors.py
+        app/auth/mail.py app/auth/passwords.py app/auth/routes.py app/auth/schemas.py
+        app/auth/service.py app/auth/settings.py app/auth/throttle.py app/auth/tokens.py
+        app/models/account.py docs/auth.md tests/signing_in.py tests/test_auth.py """,
+    ("jobs", True): """ alembic/versions/2026-11-30_create_jobs_7b2d9c4e6f1a.py app/items/tasks.py
         app/jobs/__init__.py app/jobs/__main__.py app/jobs/queue.py app/jobs/tasks.py
         app/jobs/worker.py docs/jobs.md tests/job_fixtures.py tests/test_items_tasks.py
-        tests/test_jobs.py
-    """,
+        tests/test_jobs.py """,
     ("docker", True): ".dockerignore Dockerfile compose.yaml",
     ("ci", "github"): ".github/dependabot.yml .github/workflows/ci.yml .pre-commit-config.yaml",
     ("ci", "gitlab"): ".gitlab-ci.yml .pre-commit-config.yaml",
 }
 # The files with marks: a line that ends so is there for these answers only.
 MARKED = """ .env.example .github/workflows/ci.yml .gitlab-ci.yml AGENTS.md README.md app/config.py
-    app/main.py compose.yaml docs/deploy.md pyproject.toml tests/conftest.py
-    tests/test_items.py """.split()
+    app/main.py compose.yaml docs/deploy.md pyproject.toml tests/conftest.py tests/test_items.py
+    """.split()
 MARK = re.compile(r" *# option: (\w+)=([\w,]+)(?=\r?$)")
 FIRST_REVISION = "alembic/versions/2026-11-22_create_items_1f0c5e7a9b3d.py"
 REVISIONS = {FIRST_REVISION, *re.findall(r"alembic/versions/\S+", " ".join(OPTIONAL.values()))}
-PASSWORD = "change-me"  # noqa: S105 - the example's
-PLACEHOLDER_URL = "sqlalchemy.url = driver://user:pass@localhost/dbname"
 # Files and how one of their lines must start; an owner's file may lack it if it was kept (-f -s).
 STARTS = [
     (".env.example", "DATABASE_URL=postgresql+asyncpg://"),
@@ -211,7 +205,7 @@ def find_ends(history: dict[Path, tuple[str, set[str]]]) -> tuple[list[str], lis
 def write_env(root: Path) -> None:
     """Copy `.env.example` with random passwords, for the owner alone, unless there is a `.env`."""
     if not os.path.lexists(root / ".env"):
-        text = re.sub(PASSWORD, lambda _: os.urandom(24).hex(), read(root / ".env.example"))
+        text = re.sub("change-me", lambda _: os.urandom(24).hex(), read(root / ".env.example"))
         descriptor = os.open(root / ".env", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with open(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
             file.write(text)
@@ -226,7 +220,7 @@ def verify(root: Path) -> list[str]:
     ]
     ini = re.sub(" *= *", " = ", read(root / "alembic.ini")).splitlines()
     faults += [f"alembic.ini: needs the line {line}" for line in INI if line not in ini]
-    if PLACEHOLDER_URL in ini:
+    if "sqlalchemy.url = driver://user:pass@localhost/dbname" in ini:
         faults.append("alembic.ini: sqlalchemy.url is a placeholder; leave it blank")
     for name in ("alembic.py", "alembic/__init__.py"):
         if (root / name).exists():

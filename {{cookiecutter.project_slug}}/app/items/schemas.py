@@ -21,14 +21,13 @@ class ItemCreate(BaseModel):
 class ItemUpdate(BaseModel):
     """Changes to one item. A field that is left out keeps its value."""
 
-    # The default is never used, since only the fields that were sent are applied. It makes
-    # `name` optional without making it nullable.
+    # Optional, but not nullable. Only the fields that are sent are stored, never this default.
     name: Name = Field(default_factory=str)
     description: Description | None = None
 
 
 class ItemRead(BaseModel):
-    """A stored item, which may be older than today's rules for new ones."""
+    """A stored item. It has no limits, because a row may be older than those of new ones."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -41,8 +40,6 @@ class ItemRead(BaseModel):
 
 class ItemPage(BaseModel):
     """Items in the order of their ids. Pass `next` as `after` to get the following page."""
-
-    model_config = ConfigDict(from_attributes=True)
 
     items: list[ItemRead]
     next: Id | None

@@ -11,7 +11,7 @@ from app.errors import NotFound
 from app.items.schemas import ItemCreate, ItemUpdate
 from app.models.item import Item
 
-# Built once: a statement costs more than its rows. Values come by name.
+# Built once, at import. Values are bound by name.
 BY_ID = select(Item).where(Item.id == bindparam("item_id"))
 PAGE = (
     select(Item)
@@ -37,9 +37,10 @@ async def read_page(reader: Reader, after: int, limit: int) -> tuple[Sequence[An
 
 async def read(reader: Reader, item_id: int) -> Any:
     """Return the item. Raises NotFound."""
-    for item in await reader.rows(BY_ID, {"item_id": item_id}):
-        return item
-    raise NotFound(f"There is no item {item_id}.")
+    rows = await reader.rows(BY_ID, {"item_id": item_id})
+    if not rows:
+        raise NotFound(f"There is no item {item_id}.")
+    return rows[0]
 
 
 async def lock(session: AsyncSession, item_id: int) -> Item:

@@ -1,5 +1,6 @@
 """`python -m app.auth`, and the settings of accounts."""
 
+import asyncio
 import shutil
 import subprocess
 import sys
@@ -13,8 +14,9 @@ from httpx import AsyncClient
 from sqlalchemy import URL, func, make_url, select, update
 
 from accounts.conftest import CREDENTIALS, EMAIL, database_of, sign_in
+from app.auth import tokens
 from app.database import ROOT, ConfigurationError
-from app.models.account import Account, Role, Throttle, Token
+from app.models.account import Account, Role, Throttle, Token, TokenKind
 
 
 @pytest.fixture
@@ -109,6 +111,30 @@ async def test_clean_deletes_what_is_expired(served_app: FastAPI, account: Accou
     assert emails == {EMAIL, "new@example.com", "admin@example.com"}
 
 
+async def test_clean_keeps_an_account_that_is_registered_again(served_app: FastAPI) -> None:
+    async with database_of(served_app).sessions.begin() as session:
+        account = Account(email=EMAIL, created_at=func.now() - timedelta(days=8))
+        session.add(account)
+        await session.flush()
+        await tokens.issue(session, account.id, TokenKind.VERIFY, timedelta(hours=1))
+    expected = "Deleted: 0 account_tokens, 0 account_throttles, 0 accounts."
+    assert run("clean") == (0, expected)
+
+
+async def test_clean_waits_for_nobody(served_app: FastAPI, account: Account) -> None:
+    """Else it and a registration could wait for each other."""
+    old = func.now() - timedelta(days=8)
+    async with database_of(served_app).sessions.begin() as session:
+        values = {"account_id": account.id, "kind": "verify", "expires_at": old}
+        session.add_all([Token(**values, hash=bytes([n])) for n in range(3)])
+        await session.execute(update(Account).values(verified_at=None, created_at=old))
+    async with database_of(served_app).sessions.begin() as session:
+        await session.scalar(select(Account).with_for_update())
+        await session.scalar(select(Token).limit(1).with_for_update())
+        expected = "Deleted: 2 account_tokens, 0 account_throttles, 0 accounts."
+        assert await asyncio.to_thread(run, "clean") == (0, expected)
+
+
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
@@ -118,7 +144,7 @@ async def test_clean_deletes_what_is_expired(served_app: FastAPI, account: Accou
         ("mail_url", "smtp://me:hunter2@mail:port", "should look like smtp://"),
         ("mail_from", "nobody", "value is not a valid email address"),
         ("auth_page_url", "www.example.com", "valid URL"),
-        ("session_idle_seconds", 0, "greater than 0"),
+        ("session_idle_seconds", 60, "greater than or equal to 300"),
     ],
 )
 def test_wrong_setting_is_one_line(fresh_url: URL, name: str, value: object, message: str) -> None:

@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from httpx import AsyncClient
 from pwdlib import PasswordHash
 from pwdlib.hashers.argon2 import Argon2Hasher
-from sqlalchemy import column, func, select, table, text, update
+from sqlalchemy import column, delete, func, select, table, text, update
 from sqlalchemy.exc import IntegrityError
 
 from accounts.conftest import CREDENTIALS, EMAIL, PASSWORD, database_of, sign_in
@@ -17,9 +17,29 @@ from app.auth import passwords, service
 from app.models.account import Account, Token, TokenKind
 
 OTHER = "another long password"
-LOCKS = table("pg_locks", column("granted"))
-WAITING = select(LOCKS).where(~LOCKS.c.granted)
+ACTIVITY = table("pg_stat_activity", column("datname"), column("wait_event_type"))
+HERE = ACTIVITY.c.datname == func.current_database()
+WAITING = select(ACTIVITY).where(HERE, ACTIVITY.c.wait_event_type == "Lock")
 NEW = {"email": "bob@example.com", "password": PASSWORD}
+
+
+@pytest.mark.usefixtures("account")
+async def test_registration_keeps_no_password_of_an_account_that_is_new(
+    served_app: FastAPI, served_client: AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While its password is verified, somebody else deletes and registers the account."""
+    verify = passwords.Passwords.verify
+
+    async def slow(self: passwords.Passwords, *arguments: Any) -> Any:
+        async with database_of(served_app).sessions.begin() as session:
+            await session.execute(delete(Account))
+            session.add(Account(email=EMAIL, password_hash=passwords.HASHER.hash(OTHER)))
+        return await verify(self, *arguments)
+
+    monkeypatch.setattr(passwords.Passwords, "verify", slow)
+    await served_client.post("/auth/register", json=CREDENTIALS)
+    async with database_of(served_app).sessions() as session:
+        assert (await session.scalars(select(Account.password_hash))).one() is None
 
 
 async def set_password(app: FastAPI) -> None:
@@ -85,6 +105,22 @@ async def test_key_that_a_reset_overtakes_is_refused(
     assert (await request).status_code == 401
 
 
+@pytest.mark.usefixtures("account")
+async def test_registration_that_a_deletion_overtakes_makes_an_account(
+    served_app: FastAPI, served_client: AsyncClient
+) -> None:
+    async with database_of(served_app).sessions.begin() as session:
+        account = (await session.scalars(select(Account).with_for_update())).one()
+        request = asyncio.create_task(served_client.post("/auth/register", json=CREDENTIALS))
+        while not await database_of(served_app).reader.rows(WAITING):  # noqa: ASYNC110 - no event
+            await asyncio.sleep(0.01)
+        await session.delete(account)
+    assert (await request).status_code == 202
+    async with database_of(served_app).sessions() as session:
+        new = (await session.scalars(select(Account))).one()
+    assert (new.email, new.verified_at) == (EMAIL, None)
+
+
 async def test_mail_is_not_sent_if_the_commit_fails(
     served_app: FastAPI, served_client: AsyncClient
 ) -> None:
@@ -148,6 +184,46 @@ async def test_keys_of_an_account_are_bounded(
     keys = [served_client.post("/auth/keys", json={"name": "x"}) for _ in range(4)]
     statuses = [response.status_code for response in await asyncio.gather(*keys)]
     assert sorted(statuses) == [201, 201, 409, 409]
+
+
+@pytest.mark.usefixtures("account")
+async def test_expired_key_makes_room_for_another(
+    served_app: FastAPI, served_client: AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "KEYS", 1)
+    await sign_in(served_client)
+    for _ in range(2):
+        response = await served_client.post("/auth/keys", json={"name": "x"})
+        assert response.status_code == 201
+        async with database_of(served_app).sessions.begin() as session:
+            old = update(Token).where(Token.kind == TokenKind.KEY)
+            await session.execute(old.values(expires_at=func.now()))
+
+
+@pytest.mark.usefixtures("account")
+async def test_oldest_session_ends_when_there_are_too_many(
+    served_client: AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So the list of sessions is complete."""
+    monkeypatch.setattr(service, "SESSIONS", 2)
+    tokens = [await sign_in(served_client) for _ in range(3)]
+    assert len((await served_client.get("/auth/sessions")).json()) == 2
+    headers = [{"authorization": f"Bearer {token}"} for token in tokens]
+    answers = [await served_client.get("/auth/me", headers=header) for header in headers]
+    assert [answer.status_code for answer in answers] == [401, 200, 200]
+
+
+@pytest.mark.usefixtures("account")
+async def test_mail_that_a_deletion_overtakes_is_not_sent(served_app: FastAPI) -> None:
+    mailer = served_app.state.auth["mailer"]
+    auth = service.Auth(database_of(served_app), **served_app.state.auth)
+    async with database_of(served_app).sessions.begin() as session:
+        await session.execute(delete(Account))
+        send = asyncio.create_task(service.send_mail(auth, TokenKind.RESET, EMAIL))
+        while not await database_of(served_app).reader.rows(WAITING):  # noqa: ASYNC110 - no event
+            await asyncio.sleep(0.01)
+    await send
+    assert not mailer.sent
 
 
 async def test_address_is_unique_in_the_database(served_app: FastAPI) -> None:

@@ -94,6 +94,15 @@ async def test_mail_is_delivered(serve: Serve) -> None:
     assert message["Message-ID"].endswith("@example.com>")
 
 
+async def test_name_of_the_sender_may_have_a_comma(serve: Serve) -> None:
+    mailbox = Mailbox()
+    with smtp(mailbox) as port:
+        url = f"smtp+plain://127.0.0.1:{port}"
+        async with serve(mail_url=url, mail_from='"A, B" <no-reply@example.com>') as client:
+            await client.post("/auth/register", json=NEW)
+    assert mailbox.mails[0]["From"] == '"A, B" <no-reply@example.com>'
+
+
 async def test_link_has_the_token_in_its_fragment(serve: Serve) -> None:
     page = "https://www.example.com/a-long-path/of-the-page-for-accounts?lang=en"
     mailbox = Mailbox()

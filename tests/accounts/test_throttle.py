@@ -63,6 +63,22 @@ async def test_network_of_a_client_is_one_address(served_app: FastAPI) -> None:
     assert await login(served_app, "2001:db8:0:1::1") == 200
 
 
+async def test_ipv4_clients_of_an_ipv6_server_are_many(served_app: FastAPI) -> None:
+    """Their addresses, ::ffff:192.0.2.1, are in one /64."""
+    for n in range(LIMIT + 1):
+        await fail(served_app, "::ffff:192.0.2.1", email=f"{n}@example.com")
+    assert await login(served_app, "::ffff:192.0.2.1") == 429
+    assert await login(served_app, "::ffff:192.0.2.2") == 200
+
+
+async def test_clients_without_an_address_share_a_limit(served_app: FastAPI) -> None:
+    """A proxy with a Unix socket, or one that sends `unknown`."""
+    statuses = [
+        await fail(served_app, "unknown", email=f"{n}@example.com") for n in range(LIMIT + 1)
+    ]
+    assert statuses == [401] * LIMIT + [429]
+
+
 async def test_owner_is_not_locked_out_at_a_known_address(served_app: FastAPI) -> None:
     assert await login(served_app, "192.0.2.200") == 200
     for n in range(LIMIT + 1):

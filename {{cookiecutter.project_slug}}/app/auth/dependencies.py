@@ -35,11 +35,13 @@ async def get_auth(connection: HTTPConnection) -> Auth:
 
 async def get_client(connection: HTTPConnection) -> Client:
     """Return the sender. Behind a proxy, uvicorn finds its address: see docs/auth.md."""
+    device = connection.headers.get("user-agent", "").replace("\0", "")[:200]
     try:
-        address = str(ip_address(connection.client.host)) if connection.client else None
+        ip = ip_address(connection.client.host if connection.client else "")
     except ValueError:
-        address = None
-    return Client(address, connection.headers.get("user-agent", "").replace("\0", "")[:200])
+        return Client(None, device)
+    # A server that listens on IPv6 sees an IPv4 client as ::ffff:192.0.2.1.
+    return Client(str(getattr(ip, "ipv4_mapped", None) or ip), device)
 
 
 BEARER = HTTPBearer(

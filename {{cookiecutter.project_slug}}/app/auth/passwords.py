@@ -50,6 +50,6 @@ class Passwords:
         )
 
 
-def plain(password: SecretStr) -> str:
+def plain(password: SecretStr) -> bytes:
     """Return the password in one form, however a keyboard composes its characters."""
-    return normalize("NFKC", password.get_secret_value())
+    return normalize("NFKC", password.get_secret_value()).encode(errors="surrogatepass")

@@ -11,43 +11,43 @@ from app.types import Id, Text
 
 
 def normalize_email(value: str) -> str:
-    """Return the address as it is stored. Its domain need not exist, and may be `test`."""
-    found = validate_email(value, check_deliverability=False, test_environment=True)
-    return found.normalized.lower()
+    """Return the address as it is stored, in ASCII. Its domain need not exist."""
+    if "=?" in value:  # an encoded word, which mail software reads as another address
+        raise ValueError("The address contains =?.")
+    found = validate_email(
+        value, allow_smtputf8=False, check_deliverability=False, test_environment=True
+    )
+    return str(found.ascii_email).lower()
 
 
+# Long ones are refused first: to normalize one of a megabyte takes minutes.
 Email = Annotated[
     str,
-    AfterValidator(normalize_email),
     Field(max_length=254, examples=["ann@example.com"], json_schema_extra={"format": "email"}),
+    AfterValidator(normalize_email),
 ]
 NewPassword = Annotated[SecretStr, Field(min_length=12, max_length=128)]
 Password = Annotated[SecretStr, Field(min_length=1, max_length=128)]  # older rules may apply
 MailedToken = Annotated[SecretStr, Field(min_length=1, max_length=128)]
-KeyName = Annotated[Text, Field(min_length=1, max_length=200, examples=["Nightly import"])]
-Days = Annotated[int, Field(ge=1, le=366)]
-
-
-class Registration(BaseModel):
-    email: Email
-    password: NewPassword
-
-
-class Login(BaseModel):
-    email: Email
-    password: Password
 
 
 class Address(BaseModel):
     email: Email
 
 
+class Registration(Address):
+    password: NewPassword
+
+
+class Login(Address):
+    password: Password
+
+
 class Verification(BaseModel):
     token: MailedToken
 
 
-class PasswordReset(BaseModel):
-    token: MailedToken
+class PasswordReset(Verification):
     password: NewPassword
 
 
@@ -63,8 +63,6 @@ class Confirmation(BaseModel):
 class AccountRead(BaseModel):
     """The signed-in account. The role of a key is `user`."""
 
-    model_config = ConfigDict(from_attributes=True)
-
     id: Id
     email: str
     role: Role
@@ -77,35 +75,34 @@ class TokenRead(BaseModel):
     expires_at: datetime
 
 
-class SessionRead(BaseModel):
-    """A login. It ends at `expires_at`, or earlier if it is not used."""
+class Row(BaseModel):
+    """The times of a session or a key. It ends at `expires_at`."""
 
     model_config = ConfigDict(from_attributes=True)
 
     id: Id
-    device: str = Field(validation_alias="name")
-    address: str | None
     created_at: datetime
     last_used_at: datetime
     expires_at: datetime
+
+
+class SessionRead(Row):
+    """A login. It ends at `expires_at`, or earlier if it is not used."""
+
+    device: str = Field(validation_alias="name")
+    address: str | None
     current: bool
 
 
 class KeyCreate(BaseModel):
-    name: KeyName
-    expires_in_days: Days = 90
+    name: Annotated[Text, Field(min_length=1, max_length=200, examples=["Nightly import"])]
+    expires_in_days: Annotated[int, Field(ge=1, le=366)] = 90
 
 
-class KeyRead(BaseModel):
+class KeyRead(Row):
     """A key for a machine."""
 
-    model_config = ConfigDict(from_attributes=True)
-
-    id: Id
     name: str
-    created_at: datetime
-    last_used_at: datetime
-    expires_at: datetime
 
 
 class KeyCreated(KeyRead):

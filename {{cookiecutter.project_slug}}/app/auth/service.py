@@ -19,13 +19,14 @@ from app.auth.errors import Forbidden, Unauthorized
 from app.auth.mail import Mailer
 from app.auth.passwords import Passwords
 from app.auth.throttle import Attempt, count_mail
+from app.auth.tokens import MAIL_LIFETIMES, issue
 from app.database import Database, Reader
 from app.errors import AppError, Conflict, NotFound
 from app.models.account import Account, Role, Token, TokenKind
 
 WRONG = "The address or the password is wrong, or the address is not verified."
 NO_TOKEN = "The token is unknown, used or expired."  # noqa: S105 - a sentence
-KEYS = 100  # of one account
+KEYS = SESSIONS = 100  # of one account
 
 BY_EMAIL = select(Account).where(func.lower(Account.email) == bindparam("email"))
 Mail = tuple[str, str, str]  # the arguments of Mailer.send
@@ -62,7 +63,11 @@ class User:
 
 
 async def register(auth: Auth, email: str, password: SecretStr, client: Client) -> Mail:
-    """Store an account, unless there is one. Takes as long if there is."""
+    """Store an account, unless there is one. Returns the mail. Takes as long in every case.
+
+    Somebody may have registered the address of another. So two registrations with two passwords
+    leave none: whoever reads the mail chooses.
+    """
     async with auth.database.sessions.begin() as session:
         await count_mail(session, "register", email, client.address)
     async with auth.passwords.slot():
@@ -70,43 +75,44 @@ async def register(auth: Auth, email: str, password: SecretStr, client: Client) 
         new_hash = await auth.passwords.hash(password)
         same, _ = await auth.passwords.verify(password, known and known.password_hash)
     async with auth.database.sessions.begin() as session:
-        return await enrol(session, email, new_hash, known.password_version if same else None)
+        account = await ensure_account(session, email, new_hash)
+        version = account.id, account.password_version
+        same = same and version == (known.id, known.password_version)
+        name, kind = "verify", TokenKind.VERIFY
+        if account.verified_at:
+            name, kind = "known", TokenKind.RESET
+        elif account.password_hash != new_hash and not same:
+            name, kind = "choose", TokenKind.RESET
+            await set_password(session, account, None)
+        token, _ = await issue(session, account.id, kind, MAIL_LIFETIMES[kind])
+        return name, account.email, token
 
 
-async def enrol(session: AsyncSession, email: str, new_hash: str, same: int | None) -> Mail:
-    """Return the mail for a new, a verified or an unverified account.
-
-    Somebody may have registered the address of another. So two registrations with two passwords
-    leave none: whoever reads the mail chooses. `same` is the version that the password matched.
-    """
+async def ensure_account(session: AsyncSession, email: str, new_hash: str | None) -> Account:
+    """Return the locked account of the address. Creates it if it is missing."""
     new = insert(Account).values(email=email, password_hash=new_hash)
-    await session.execute(new.on_conflict_do_nothing())
-    account = (await session.scalars(BY_EMAIL.with_for_update(), {"email": email})).one()
-    name, kind = "verify", TokenKind.VERIFY
-    if account.verified_at:
-        name, kind = "known", TokenKind.RESET
-    elif account.password_hash != new_hash and account.password_version != same:
-        name, kind = "choose", TokenKind.RESET
-        await set_password(session, account, None)
-    return name, account.email, await tokens.issue_for_mail(session, account.id, kind)
+    # In one statement, or another request could delete the account meanwhile.
+    locked = new.on_conflict_do_update(
+        index_elements=[func.lower(Account.email)], set_={"email": Account.email}
+    )
+    return (await session.scalars(locked.returning(Account))).one()
 
 
-async def verify(session: AsyncSession, token: str) -> None:
+async def verify(session: AsyncSession, token: SecretStr) -> None:
     """Take the address as the user's. Raises NotFound."""
     account = await redeem(session, token, TokenKind.VERIFY)
     account.verified_at = func.now()
-    await session.flush()
 
 
 async def send_mail(auth: Auth, kind: TokenKind, email: str) -> None:
     """Mail a token to verify the address or to choose a password, if there is such an account."""
     async with auth.database.sessions.begin() as session:
-        account = await session.scalar(BY_EMAIL, {"email": email})
+        account = await session.scalar(BY_EMAIL.with_for_update(), {"email": email})
         if account is None or (kind is TokenKind.VERIFY and account.verified_at):
             return
         if account.password_hash is None:
             kind = TokenKind.RESET
-        token = await tokens.issue_for_mail(session, account.id, kind)
+        token, _ = await issue(session, account.id, kind, MAIL_LIFETIMES[kind])
     await auth.mailer.send(kind.value, account.email, token)
 
 
@@ -118,9 +124,12 @@ async def login(auth: Auth, email: str, password: SecretStr, client: Client) -> 
         account = await lock(session, found)
         account.password_hash = new_hash or account.password_hash
         await Attempt(email, client.address).remember(session)
-        values = {"name": client.device, "address": client.address}
         kind, lifetime = TokenKind.SESSION, auth.session_lifetime
-        return await tokens.issue(session, account.id, kind, lifetime, **values)
+        mine = (Token.account_id == account.id, Token.kind == kind)
+        oldest = select(Token.id).where(*mine).order_by(Token.id.desc()).offset(SESSIONS - 1)
+        await session.execute(delete(Token).where(Token.id.in_(oldest)))
+        values = {"name": client.device, "address": client.address}
+        return await issue(session, account.id, kind, lifetime, **values)
 
 
 async def check_password(
@@ -142,9 +151,7 @@ async def check_password(
 
 async def find(reader: Reader, email: str) -> Any:
     """Return the account's row or None."""
-    for account in await reader.rows(BY_EMAIL, {"email": email}):
-        return account
-    return None
+    return next(iter(await reader.rows(BY_EMAIL, {"email": email})), None)
 
 
 async def lock(session: AsyncSession, found: Any) -> Account:
@@ -156,19 +163,26 @@ async def lock(session: AsyncSession, found: Any) -> Account:
     return account
 
 
-async def redeem(session: AsyncSession, token: str, kind: TokenKind) -> Account:
-    """Use the token of a mail up, and lock its account. Raises NotFound."""
-    found = tokens.ACCOUNT_OF.with_for_update(of=Account)
-    account = await session.scalar(found, tokens.values(token, kind))
-    if account is None or not await tokens.use_up(session, token, kind):
+def mailed(token: SecretStr, kind: TokenKind) -> dict[str, Any]:
+    """Return the parameters of ACCOUNT_OF."""
+    return {"hash": tokens.digest(token.get_secret_value()), "kind": kind}
+
+
+async def redeem(session: AsyncSession, token: SecretStr, kind: TokenKind) -> Account:
+    """Delete the token of a mail, so that it works once, and lock its account. Raises NotFound."""
+    values = mailed(token, kind)
+    account = await session.scalar(tokens.ACCOUNT_OF.with_for_update(of=Account), values)
+    used = delete(Token).where(Token.hash == values["hash"]).returning(Token.id)
+    if account is None or await session.scalar(used) is None:
         raise NotFound(NO_TOKEN)
     return account
 
 
-async def reset_password(auth: Auth, token: str, password: SecretStr, client: Client) -> None:
+async def reset_password(
+    auth: Auth, token: SecretStr, password: SecretStr, client: Client
+) -> None:
     """Set the password with the token of a mail. Raises NotFound."""
-    values = tokens.values(token, TokenKind.RESET)
-    if not await auth.database.reader.rows(tokens.ACCOUNT_OF, values):
+    if not await auth.database.reader.rows(tokens.ACCOUNT_OF, mailed(token, TokenKind.RESET)):
         raise NotFound(NO_TOKEN)  # a wrong token costs no hash
     async with auth.passwords.slot():
         new_hash = await auth.passwords.hash(password)
@@ -197,7 +211,6 @@ async def set_password(
     """Set the password of a locked account. Deletes its sessions, keys and mailed tokens."""
     account.password_hash = new_hash
     account.password_version += 1
-    await session.flush()
     await session.execute(delete(Token).where(Token.account_id == account.id, Token.id != keep))
 
 
@@ -209,11 +222,10 @@ async def delete_account(auth: Auth, user: User, password: SecretStr, client: Cl
 
 
 async def read_tokens(auth: Auth, user: User, kind: TokenKind) -> Sequence[Any]:
-    """Return the newest sessions or keys."""
+    """Return the sessions or the keys, the newest first."""
     values = {"account_id": user.id, "kind": kind, "current": user.token_id}
-    return await auth.database.reader.rows(
-        tokens.OF_ACCOUNT, {**values, "idle": auth.session_idle}
-    )
+    values |= {"idle": auth.session_idle}
+    return await auth.database.reader.rows(tokens.OF_ACCOUNT, values)
 
 
 async def create_key(session: AsyncSession, user: User, name: str, days: int) -> tuple[str, Token]:
@@ -222,9 +234,10 @@ async def create_key(session: AsyncSession, user: User, name: str, days: int) ->
     if await session.get(Token, user.token_id) is None:  # a reset was faster
         raise Unauthorized(NO_TOKEN)
     mine = (Token.account_id == user.id, Token.kind == TokenKind.KEY)
-    if (await session.scalar(select(func.count(Token.id)).where(*mine)) or 0) >= KEYS:
+    valid = Token.expires_at > func.now()
+    if (await session.scalar(select(func.count(Token.id)).where(*mine, valid)) or 0) >= KEYS:
         raise Conflict(f"There are {KEYS} keys: delete one first.")
-    return await tokens.issue(session, user.id, TokenKind.KEY, timedelta(days=days), name=name)
+    return await issue(session, user.id, TokenKind.KEY, timedelta(days=days), name=name)
 
 
 async def delete_token(session: AsyncSession, user: User, kind: TokenKind, token_id: int) -> None:

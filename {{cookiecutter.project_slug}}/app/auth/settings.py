@@ -1,5 +1,7 @@
 """The types of the settings in app/config.py."""
 
+from contextlib import suppress
+from email.headerregistry import Address
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, AnyHttpUrl, BeforeValidator, Field, InstanceOf, NameEmail
@@ -19,13 +21,11 @@ EXAMPLE = "smtp://user:password@mail.example.com, or console:// in development"
 
 
 def parse_mail_url(value: URL | str) -> URL:
-    try:
+    with suppress(ArgumentError, ValueError):  # whose message may quote the password
         url = make_url(value)
-    except (ArgumentError, ValueError):  # its message may quote the password
-        raise ValueError(f"should look like {EXAMPLE}") from None
-    if url.drivername not in SCHEMES or bool(url.host) == (url.drivername == "console"):
-        raise ValueError(f"should look like {EXAMPLE}")
-    return url
+        if url.drivername in SCHEMES and bool(url.host) != (url.drivername == "console"):
+            return url
+    raise ValueError(f"should look like {EXAMPLE}")
 
 
 MailURL = Annotated[
@@ -35,6 +35,7 @@ MailURL = Annotated[
     PlainSerializer(str),  # masks the password
     Field(repr=False),
 ]
-Sender = Annotated[NameEmail, AfterValidator(str)]
+# Address puts a name with a comma in quotes.
+Sender = Annotated[NameEmail, AfterValidator(lambda it: str(Address(it.name, addr_spec=it.email)))]
 PageURL = Annotated[AnyHttpUrl, AfterValidator(str)] | None
-Lifetime = Annotated[float, Field(gt=0, le=10 * 366 * 86400)]  # seconds
+Lifetime = Annotated[float, Field(ge=300, le=10 * 366 * 86400)]  # seconds

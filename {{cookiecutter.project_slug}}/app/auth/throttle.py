@@ -5,11 +5,10 @@ Beyond now + `seconds`, the client must wait.
 """
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from hashlib import sha256
-from ipaddress import IPv6Address, ip_address, ip_network
+from ipaddress import ip_network
 from typing import Any
 
 from sqlalchemy import Double, Interval, LargeBinary, bindparam, cast, extract, func, select
@@ -54,25 +53,27 @@ ADD = (
 )
 
 
-def key(kind: str, *values: str) -> bytes:
-    return sha256("\n".join([kind, *values]).encode()).digest()
+def key(*values: str) -> bytes:
+    return sha256("\n".join(values).encode()).digest()
 
 
-def network(address: str | None) -> list[str]:
-    """Return the client's address, or for IPv6 its network: a client has all of a /64."""
-    if address is None:  # a Unix socket without a proxy's header
-        return []
-    ip = ip_address(address)
-    return [str(ip_network((ip, 64), strict=False)) if isinstance(ip, IPv6Address) else str(ip)]
+def network(address: str | None) -> str:
+    """Return the address, or for IPv6 its network: a client has all of a /64.
+
+    Clients without an address, for instance those of a Unix socket, share one limit.
+    """
+    if address and ":" in address:
+        return str(ip_network((address, 64), strict=False))
+    return str(address)
 
 
 class Attempt:
     """A password that somebody tries, from an address."""
 
     def __init__(self, email: str, address: str | None) -> None:
-        self.account = key("account", email)
-        self.by_address = [key("address", each) for each in network(address)]
-        self.known = [key("known", email, each) for each in network(address)]
+        place = network(address)
+        self.address, self.account = key("address", place), key("account", email)
+        self.known = key("known", email, place)
 
     async def check(self, reader: Reader) -> None:
         """Raise TooManyRequests after too many failures.
@@ -80,38 +81,32 @@ class Attempt:
         Failures elsewhere do not count for an address from which the account has logged in, so
         nobody can lock its owner out.
         """
-        keys = [self.account, *self.by_address, *self.known]
+        keys = [self.address, self.account, self.known]
         waits = {row.key: row.seconds for row in await reader.rows(WAITS, {"keys": keys})}
-        if any(waits.get(each, 0) > 0 for each in self.known):
-            waits.pop(self.account, None)
-        counted = [waits[each] for each in (self.account, *self.by_address) if each in waits]
-        refuse(max(counted, default=0), FAILURES, one_more=True)
+        counted = keys[:1] if waits.get(self.known, 0) > 0 else keys[:2]
+        refuse(max(waits.get(each, 0) for each in counted), FAILURES, one_more=True)
 
     async def count(self, session: AsyncSession) -> None:
         """Count a failure."""
-        await add(session, [*self.by_address, self.account], FAILURES)
+        for each in (self.address, self.account):  # in this order, or two wait for each other
+            await add(session, each, FAILURES)
 
     async def remember(self, session: AsyncSession) -> None:
         """Store that the account was used from this address."""
-        for each in self.known:
-            values: dict[str, Any] = {"key": each, "free_at": func.now() + KNOWN}
-            known = insert(Throttle).values(values)
-            await session.execute(known.on_conflict_do_update(index_elements=["key"], set_=values))
+        values: dict[str, Any] = {"key": self.known, "free_at": func.now() + KNOWN}
+        known = insert(Throttle).values(values)
+        await session.execute(known.on_conflict_do_update(index_elements=["key"], set_=values))
 
 
 async def count_mail(session: AsyncSession, kind: str, email: str, address: str | None) -> None:
     """Raise TooManyRequests if the client, or the mailbox, has had too many mails."""
-    senders = [key("mail", each) for each in network(address)]
-    refuse(await add(session, senders, REQUESTS), REQUESTS)
-    refuse(await add(session, [key(kind, email)], MAILS), MAILS)
+    refuse(await add(session, key("mail", network(address)), REQUESTS), REQUESTS)
+    refuse(await add(session, key(kind, email), MAILS), MAILS)
 
 
-async def add(session: AsyncSession, keys: Iterable[bytes], limit: Limit) -> float:
-    """Count one for each key. Returns the seconds until nothing counts."""
-    seconds = 0.0
-    for each in keys:  # in one order everywhere, or two requests wait for each other
-        found = await session.scalars(ADD, {"key": each, "step": limit.step})
-        seconds = max(seconds, found.one())
+async def add(session: AsyncSession, key: bytes, limit: Limit) -> float:
+    """Count one. Returns the seconds until nothing counts."""
+    seconds: float = (await session.scalars(ADD, {"key": key, "step": limit.step})).one()
     return seconds
 
 

@@ -5,7 +5,7 @@ from hashlib import sha256
 from secrets import token_urlsafe
 from typing import Any
 
-from sqlalchemy import Interval, and_, bindparam, delete, func, insert, or_, select, update
+from sqlalchemy import Interval, and_, bindparam, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.models.account import Account, Token, TokenKind
@@ -13,10 +13,12 @@ from app.models.account import Account, Token, TokenKind
 MAIL_LIFETIMES = {TokenKind.VERIFY: timedelta(days=1), TokenKind.RESET: timedelta(hours=1)}
 MINUTE = timedelta(minutes=1)
 
-IDLE = bindparam("idle", type_=Interval)
 VALID = and_(
     Token.expires_at > func.now(),
-    or_(Token.kind != TokenKind.SESSION, Token.last_used_at > func.now() - IDLE),
+    or_(
+        Token.kind != TokenKind.SESSION,
+        Token.last_used_at > func.now() - bindparam("idle", type_=Interval),
+    ),
 )
 # One round trip for each request. `unused` says that `last_used_at` is due for an update.
 USER_OF = (
@@ -36,7 +38,6 @@ OF_ACCOUNT = (
     select(Token, (Token.id == bindparam("current")).label("current"))
     .where(Token.account_id == bindparam("account_id"), Token.kind == bindparam("kind"), VALID)
     .order_by(Token.id.desc())
-    .limit(100)
 )
 ACCOUNT_OF = (  # by the token of a mail
     select(Account)
@@ -46,12 +47,9 @@ ACCOUNT_OF = (  # by the token of a mail
 )
 
 
-def values(token: str, kind: TokenKind) -> dict[str, Any]:
-    return {"hash": digest(token), "kind": kind}
-
-
 def digest(token: str) -> bytes:
-    return sha256(token.encode()).digest()
+    # JSON can hold half of a surrogate pair, which UTF-8 cannot.
+    return sha256(token.encode(errors="surrogatepass")).digest()
 
 
 async def issue(
@@ -62,17 +60,6 @@ async def issue(
     values = {"account_id": account_id, "kind": kind, "hash": digest(token), **more}
     new = insert(Token).values(values | {"expires_at": func.now() + lifetime})
     return token, (await session.scalars(new.returning(Token))).one()
-
-
-async def issue_for_mail(session: AsyncSession, account_id: int, kind: TokenKind) -> str:
-    token, _ = await issue(session, account_id, kind, MAIL_LIFETIMES[kind])
-    return token
-
-
-async def use_up(session: AsyncSession, token: str, kind: TokenKind) -> bool:
-    """Delete the token of a mail, so that it works once. Tells whether it was there."""
-    one = delete(Token).where(Token.hash == digest(token), Token.kind == kind)
-    return await session.scalar(one.returning(Token.id)) is not None
 
 
 async def touch(session: AsyncSession, token_id: int) -> None:

@@ -1,11 +1,10 @@
 """The bodies of requests and responses."""
 
-from datetime import datetime
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.types import Id, Text
+from app.types import Id, Moment, Text
 
 Name = Annotated[Text, Field(min_length=1, max_length=200, examples=["Fountain pen"])]
 Description = Annotated[Text, Field(max_length=10_000, examples=["Piston filler, fine nib"])]
@@ -27,15 +26,15 @@ class ItemUpdate(BaseModel):
 
 
 class ItemRead(BaseModel):
-    """A stored item. It has no limits, because a row may be older than those of new ones."""
+    """A stored item. Its texts have no limits, because it may be older than those above."""
 
     model_config = ConfigDict(from_attributes=True)
 
     id: Id
     name: str = Field(examples=["Fountain pen"])
     description: str | None = Field(examples=["Piston filler, fine nib"])
-    created_at: datetime
-    updated_at: datetime
+    created_at: Moment
+    updated_at: Moment
 
 
 class ItemPage(BaseModel):

@@ -17,7 +17,7 @@ AT_ONCE = 100  # mails; further ones are lost
 
 logger = logging.getLogger(__name__)
 
-# By name: the subject, the text, and the parameter of the link.
+# By name: the subject and the text.
 MAILS = {
     "verify": (
         "Verify your e-mail address",

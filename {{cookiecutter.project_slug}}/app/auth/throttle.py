@@ -11,7 +11,7 @@ from hashlib import sha256
 from ipaddress import ip_network
 from typing import Any
 
-from sqlalchemy import Double, Interval, LargeBinary, bindparam, cast, extract, func, select
+from sqlalchemy import Double, Interval, bindparam, cast, extract, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -40,8 +40,7 @@ MAILS = Limit(5, 3600)  # mails of one kind to one account
 
 STEP = bindparam("step", type_=Interval)
 SECONDS = cast(extract("epoch", Throttle.free_at - func.now()), Double)
-KEYS = bindparam("keys", type_=LargeBinary, expanding=True)
-WAITS = select(Throttle.key, SECONDS.label("seconds")).where(Throttle.key.in_(KEYS))
+WAITS = select(Throttle.key, SECONDS.label("seconds")).where(Throttle.key.in_(bindparam("keys")))
 ADD = (
     insert(Throttle)
     .values(key=bindparam("key"), free_at=func.now() + STEP)

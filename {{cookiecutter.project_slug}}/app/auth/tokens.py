@@ -11,7 +11,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.models.account import Account, Token, TokenKind
 
 MAIL_LIFETIMES = {TokenKind.VERIFY: timedelta(days=1), TokenKind.RESET: timedelta(hours=1)}
-MINUTE = timedelta(minutes=1)
 
 VALID = and_(
     Token.expires_at > func.now(),
@@ -20,7 +19,8 @@ VALID = and_(
         Token.last_used_at > func.now() - bindparam("idle", type_=Interval),
     ),
 )
-# One round trip for each request. `unused` says that `last_used_at` is due for an update.
+UNUSED = Token.last_used_at < func.now() - timedelta(minutes=1)  # due for an update
+# One round trip for each request.
 USER_OF = (
     select(
         Account.id,
@@ -28,7 +28,7 @@ USER_OF = (
         Account.role,
         Token.id.label("token_id"),
         Token.kind,
-        (Token.last_used_at < func.now() - MINUTE).label("unused"),
+        UNUSED.label("unused"),
     )
     .join(Token, Token.account_id == Account.id)
     .where(Token.hash == bindparam("hash"), Token.kind.in_([TokenKind.SESSION, TokenKind.KEY]))
@@ -64,7 +64,5 @@ async def issue(
 
 async def touch(session: AsyncSession, token_id: int) -> None:
     """Store that the token was used now."""
-    due = Token.last_used_at < func.now() - MINUTE
-    await session.execute(
-        update(Token).where(Token.id == token_id, due).values(last_used_at=func.now())
-    )
+    due = update(Token).where(Token.id == token_id, UNUSED)
+    await session.execute(due.values(last_used_at=func.now()))

@@ -14,8 +14,6 @@ from conftest import (
     PROJECT_DIRECTORY,
     Bake,
     Project,
-    brings,
-    choices,
     commit,
     copy_template,
     faults,

@@ -30,8 +30,7 @@ class Customer(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     deleted_at: Mapped[datetime | None]
     invoices: Mapped[list["Invoice"]] = relationship(
-        back_populates="customer",
-        passive_deletes="all",
+        back_populates="customer", passive_deletes="all"
     )
     version: Mapped[int] = mapped_column(server_default=text("1"))
     __mapper_args__ = Base.__mapper_args__ | {"version_id_col": version}

@@ -14,25 +14,27 @@ from pathlib import Path
 ANSWERS = r""" {{ cookiecutter | tojson }} """
 # The files of each answer, one by one, as a folder may hold the owner's too; others always come.
 OPTIONAL: dict[tuple[str, object], str] = {
-    ("auth", "accounts"): """
-        alembic/versions/2026-11-30_create_accounts_7c2e9b41d05a.py app/auth/__init__.py
-        app/auth/__main__.py app/auth/dependencies.py app/auth/errors.py app/auth/mail.py
-        app/auth/passwords.py app/auth/routes.py app/auth/schemas.py app/auth/service.py
-        app/auth/settings.py app/auth/throttle.py app/auth/tokens.py app/models/account.py
-        docs/auth.md tests/signing_in.py tests/test_auth.py""",
+    ("auth", "accounts"): """ alembic/versions/2026-11-30_create_accounts_7c2e9b41d05a.py
+        app/auth/__init__.py app/auth/__main__.py app/auth/dependencies.py app/auth/errors.py
+        app/auth/mail.py app/auth/passwords.py app/auth/routes.py app/auth/schemas.py
+        app/auth/service.py app/auth/settings.py app/auth/tasks.py app/auth/throttle.py
+        app/auth/tokens.py app/models/account.py docs/auth.md tests/mail_fixtures.py
+        tests/signing_in.py tests/test_auth.py """,
+    ("jobs", True): """ alembic/versions/2026-11-30_create_jobs_7b2d9c4e6f1a.py app/auth/tasks.py
+        app/items/tasks.py app/jobs/__init__.py app/jobs/__main__.py app/jobs/queue.py
+        app/jobs/tasks.py app/jobs/worker.py docs/jobs.md tests/job_fixtures.py
+        tests/mail_fixtures.py tests/test_items_tasks.py tests/test_jobs.py """,
     ("docker", True): ".dockerignore Dockerfile compose.yaml",
     ("ci", "github"): ".github/dependabot.yml .github/workflows/ci.yml .pre-commit-config.yaml",
     ("ci", "gitlab"): ".gitlab-ci.yml .pre-commit-config.yaml",
 }
 # The files with marks: a line that ends so is there for these answers only.
 MARKED = """ .env.example .github/workflows/ci.yml .gitlab-ci.yml AGENTS.md README.md app/config.py
-    app/main.py compose.yaml docs/deploy.md pyproject.toml tests/conftest.py
-    tests/test_items.py """.split()
+    app/auth/dependencies.py app/main.py compose.yaml dev/postgres.py docs/auth.md docs/deploy.md
+    pyproject.toml tests/conftest.py tests/signing_in.py tests/test_items.py """.split()
 MARK = re.compile(r" *# option: (\w+)=([\w,]+)(?=\r?$)")
 FIRST_REVISION = "alembic/versions/2026-11-22_create_items_1f0c5e7a9b3d.py"
 REVISIONS = {FIRST_REVISION, *re.findall(r"alembic/versions/\S+", " ".join(OPTIONAL.values()))}
-PASSWORD = "change-me"  # noqa: S105 - the example's
-PLACEHOLDER_URL = "sqlalchemy.url = driver://user:pass@localhost/dbname"
 # Files and how one of their lines must start; an owner's file may lack it if it was kept (-f -s).
 STARTS = [
     (".env.example", "DATABASE_URL=postgresql+asyncpg://"),
@@ -103,9 +105,10 @@ def git(command: str) -> tuple[str, str]:
 
 
 def unchosen(answers: dict[str, object]) -> set[str]:
-    """The files that come only with other answers than these."""
-    chosen = " ".join(names for (q, a), names in OPTIONAL.items() if answers[q] == a)
-    return {*" ".join(OPTIONAL.values()).split()}.difference(chosen.split())
+    """The files of other answers than these. One that two questions list needs both."""
+    chosen = {q: OPTIONAL.get((q, answers[q]), "").split() for q, _ in OPTIONAL}
+    optional = [(q, name) for (q, _), names in OPTIONAL.items() for name in names.split()]
+    return {name for q, name in optional if name not in chosen[q]}
 
 
 def apply_marks(path: Path, answers: dict[str, object]) -> None:
@@ -204,7 +207,7 @@ def find_ends(history: dict[Path, tuple[str, set[str]]]) -> tuple[list[str], lis
 def write_env(root: Path) -> None:
     """Copy `.env.example` with random passwords, for the owner alone, unless there is a `.env`."""
     if not os.path.lexists(root / ".env"):
-        text = re.sub(PASSWORD, lambda _: os.urandom(24).hex(), read(root / ".env.example"))
+        text = re.sub("change-me", lambda _: os.urandom(24).hex(), read(root / ".env.example"))
         descriptor = os.open(root / ".env", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with open(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
             file.write(text)
@@ -219,11 +222,10 @@ def verify(root: Path) -> list[str]:
     ]
     ini = re.sub(" *= *", " = ", read(root / "alembic.ini")).splitlines()
     faults += [f"alembic.ini: needs the line {line}" for line in INI if line not in ini]
-    if PLACEHOLDER_URL in ini:
+    if "sqlalchemy.url = driver://user:pass@localhost/dbname" in ini:
         faults.append("alembic.ini: sqlalchemy.url is a placeholder; leave it blank")
-    for name in ("alembic.py", "alembic/__init__.py"):
-        if (root / name).exists():
-            faults.append(f"{name}: it hides the library alembic; rename or remove it")
+    hiding = [name for name in ("alembic.py", "alembic/__init__.py") if (root / name).exists()]
+    faults += [f"{name}: it hides the library alembic; rename or remove it" for name in hiding]
     return faults + verify_models(root) + verify_history(root)
 
 

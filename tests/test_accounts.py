@@ -40,15 +40,19 @@ def changed(project: Project) -> Project:
     return copied
 
 
-def test_accounts_pass_their_tests(changed: Project) -> None:
-    """Those that the owner keeps, and those of the template."""
-    for name in ("machinery", "accounts"):
+@pytest.mark.parametrize("more", [(), ("jobs", "mails")], ids=str)
+def test_accounts_pass_their_tests(cookies_session: Cookies, more: tuple[str, ...]) -> None:
+    """Those that the owner keeps, and those of the template, without jobs and with them."""
+    answers = {"auth": "accounts", "jobs": bool(more)}
+    changed = bake_with(cookies_session, answers).copy(short_directory())
+    changed.run("uv", "sync", "--quiet")
+    for name in ("machinery", "accounts", *more):
         ignored = shutil.ignore_patterns("__pycache__")
         source = TEMPLATE / "tests" / name
         shutil.copytree(source, changed.path / "tests" / name, ignore=ignored)
     changed.run("uv", "pip", "install", "--quiet", *TOOLS)
     tests = [path.name for path in sorted((changed.path / "tests").glob("test_*.py"))]
-    names = [f"tests/{name}" for name in [*tests, "accounts"]]
+    names = [f"tests/{name}" for name in [*tests, "accounts", *more[1:]]]
     assert " passed" in changed.uv("--no-sync", "pytest", "-q", "-n", "2", *names)
     for command in ("ruff check", "ruff format --check", "mypy"):
         changed.uv("--no-sync", *command.split())

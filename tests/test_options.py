@@ -142,7 +142,8 @@ def test_project_with_two_options_is_whole(extended: Path) -> None:
 @pytest.mark.exhaustive
 def test_project_with_every_option_is_whole(extended: Path) -> None:
     """Those of the guide and those of the template."""
-    check(generate(extended, short_directory(), "motto=yes", "slogan=yes", "auth=accounts"))
+    answers = ("motto=yes", "slogan=yes", "auth=accounts", "jobs=yes")
+    check(generate(extended, short_directory(), *answers))
 
 
 @pytest.mark.slow

@@ -39,9 +39,12 @@ def files(directory: Path) -> set[str]:
 
 # The files that come with some answers only: what the hook's table says, in other words.
 ONLY: dict[str, tuple[tuple[str, object], ...]] = {
+    r"app/auth/tasks\.py|tests/mail_fixtures\.py": (("auth", "accounts"), ("jobs", True)),
     r"app/auth/.*|.*/account\.py|.*_accounts_\w+\.py|.*/(test_)?auth\w*\.(md|py)": (
         ("auth", "accounts"),
     ),
+    r"app/jobs/.*|app/items/tasks\.py|.*_jobs_\w+\.py|docs/jobs\.md": (("jobs", True),),
+    r"tests/(job_fixtures|test_items_tasks|test_jobs)\.py": (("jobs", True),),
     r"\.dockerignore|Dockerfile|compose\.yaml": (("docker", True),),
     r"\.github/.*": (("ci", "github"),),
     r"\.gitlab-ci\.yml": (("ci", "gitlab"),),
@@ -55,7 +58,7 @@ def comes(name: str, answers: dict[str, object]) -> bool:
     if needs is None:  # of every project, or of an option of a fork
         table = post_gen_project.OPTIONAL.items()
         needs = tuple(choice for choice, names in table if name in names.split())
-    return not needs or any(answers[question] == answer for question, answer in needs)
+    return all((question, answers[question]) in needs for question, _ in needs)
 
 
 @pytest.mark.parametrize("answers", matrix(), ids=str)
@@ -77,14 +80,16 @@ def test_each_choice_gives_exactly_its_files_and_env(
 
 def test_nothing_of_an_option_comes_without_it(bake: Bake) -> None:
     """No file, and no line."""
-    project = bake(auth="none", docker=False, ci="none")
+    project = bake(auth="none", jobs=False, docker=False, ci="none")
     names = {path.name for path in project.path.rglob("*")} | {
         line
         for name in post_gen_project.MARKED
         if (project.path / name).exists()
         for line in (project.path / name).read_text().splitlines()
     }
-    brought = re.compile("app.auth|_accounts_|pwdlib|MAIL_", re.IGNORECASE)
+    brought = re.compile(
+        "app.auth|_accounts_|pwdlib|MAIL_|app.jobs|pgqueuer|WORKER_IN", re.IGNORECASE
+    )
     assert [name for name in names if brought.search(name)] == []
     tools = re.compile("docker|compose|github|gitlab|pre-commit", re.IGNORECASE)
     assert [path for path in project.path.rglob("*") if tools.search(path.name)] == []
@@ -98,11 +103,26 @@ MARKS = {
         "README.md": 3,
         "app/config.py": 6,
         "app/main.py": 6,
-        "compose.yaml": 5,
+        "compose.yaml": 9,
         "docs/deploy.md": 4,
         "pyproject.toml": 3,
         "tests/conftest.py": 1,
         "tests/test_items.py": 2,
+    },
+    "jobs": {
+        ".env.example": 2,
+        "AGENTS.md": 1,
+        "README.md": 1,
+        "app/auth/dependencies.py": 5,
+        "app/config.py": 1,
+        "app/main.py": 2,
+        "compose.yaml": 2,
+        "dev/postgres.py": 1,
+        "docs/auth.md": 8,
+        "docs/deploy.md": 1,
+        "pyproject.toml": 2,
+        "tests/conftest.py": 1,
+        "tests/signing_in.py": 1,
     },
 }
 
@@ -141,7 +161,7 @@ def test_both_hooks_know_the_modules_of_an_option() -> None:
     known = {f"{q}={a}": names.split() for (q, a), names in post_gen_project.OPTIONAL.items()}
     for name in (name for name in pre_gen_project.FILES if name.endswith(".py")):
         listed = [answer for answer, names in known.items() if name in names]
-        assert listed == [pre_gen_project.FILES[name]] * bool(pre_gen_project.FILES[name])
+        assert listed == pre_gen_project.FILES[name].split()
     for answer in filter(None, pre_gen_project.FILES.values()):
         question = answer.split("=")[0]
         assert f" {question}={{{{ cookiecutter.{question} }}}} " in pre_gen_project.OPTIONS

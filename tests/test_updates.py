@@ -66,6 +66,15 @@ def test_cruft_update_brings_the_template_and_leaves_the_users(
 
 
 OPTIONS = "docs/options.md"  # its option is auth=accounts
+# Other options: what to write in place of the page's, in main.py, and a query of the table.
+LATER = {
+    "auth": ({}, "from app.auth", "SELECT count(*) FROM accounts"),
+    "jobs": (
+        {'"auth": "accounts"': '"jobs": true', "auth=accounts": "jobs=yes"},
+        "from app.jobs",
+        "SELECT count(*) FROM jobs.pgqueuer",
+    ),
+}
 NOTES = """
 from sqlalchemy import Identity
 from sqlalchemy.orm import Mapped, mapped_column
@@ -101,9 +110,11 @@ def generate(template: Path, directory: Path, tool: str) -> Project:
     return project
 
 
-def run(heading: str, project: Project, template: Path) -> str:
+def run(heading: str, project: Project, template: Path, option: str = "auth") -> str:
     """Run the block of a section of the page."""
     (block,) = readmes.take(OPTIONS, heading)
+    for old, new in LATER[option][0].items():
+        block = block.replace(old, new)
     return project.run("sh", "-euc", readmes.ADDRESS.sub(str(template), block)).stdout
 
 
@@ -121,10 +132,15 @@ def test_option_comes_without_cruft(template_repository: Path, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    "tool", ["cruft", pytest.param("cookiecutter", marks=pytest.mark.exhaustive)]
+    ("tool", "option"),
+    [
+        ("cruft", "auth"),
+        ("cruft", "jobs"),
+        pytest.param("cookiecutter", "auth", marks=pytest.mark.exhaustive),
+    ],
 )
 def test_option_comes_to_a_migrated_database(
-    template_repository: Path, tmp_path: Path, installed: Project, tool: str
+    template_repository: Path, tmp_path: Path, installed: Project, tool: str, option: str
 ) -> None:
     """With a revision of the owner's, so that there are two heads to join."""
     project = generate(template_repository, tmp_path, tool)
@@ -133,15 +149,17 @@ def test_option_comes_to_a_migrated_database(
     (project.path / "app" / "models" / "note.py").write_text(f'"""Mine."""\n{NOTES}')
     project.uv("dev", "sh", "-euc", BEFORE)
     commit(project.path)
-    run("With cruft" if tool == "cruft" else "Without cruft", project, template_repository)
+    heading = "With cruft" if tool == "cruft" else "Without cruft"
+    run(heading, project, template_repository, option)
     assert list(project.path.rglob("*.rej")) == []
     main = (project.path / "app" / "main.py").read_text()
-    assert "from app.auth" in main
+    _, came, count = LATER[option]
+    assert came in main
     assert "# mine" in main
 
     assert JOIN in project.uv("dev", "alembic", "upgrade", "head", check=False)
     head = "tests/test_migrations.py::test_there_is_one_head"
     assert JOIN in project.uv("pytest", "-q", head, check=False)
     assert " passed" in run("Its tables", project, template_repository)
-    rows = "SELECT name, (SELECT count(*) FROM notes), (SELECT count(*) FROM accounts) FROM items"
-    assert project.uv("dev", "psql", "-Atc", rows).strip() == "kept|0|0"
+    rows = "SELECT name, (SELECT count(*) FROM notes) FROM items"
+    assert project.uv("dev", "psql", "-Atc", rows, "-c", count).split() == ["kept|0", "0"]

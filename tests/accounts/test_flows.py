@@ -133,7 +133,7 @@ async def test_mail_is_not_sent_if_the_commit_fails(
         )
         await session.execute(
             text(
-                "CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON account_tokens "
+                "CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON accounts "
                 "DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION refuse()"
             )
         )

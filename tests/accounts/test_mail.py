@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from email.message import Message
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from app.auth import mail
 from app.database import ROOT
 
 NEW = {"email": EMAIL, "password": PASSWORD}
+WITHOUT_JOBS = pytest.mark.skipif(find_spec("app.jobs") is not None, reason="a worker sends mails")
 
 
 class Mailbox(MessageHandler):
@@ -184,8 +186,10 @@ async def test_mail_that_cannot_be_sent_is_one_line_without_secrets(
     monkeypatch.setattr(mail, "TIMEOUT", 0.5)
     caplog.set_level(logging.INFO)
 
-    async def say_nothing(*_: object) -> None:
-        await asyncio.Event().wait()
+    writers = []
+
+    async def say_nothing(_: object, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
 
     silent = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
     with smtp(Refusing()) as refusing:
@@ -193,12 +197,16 @@ async def test_mail_that_cannot_be_sent_is_one_line_without_secrets(
         async with serve(mail_url=f"smtp+plain://127.0.0.1:{ports[kind]}") as client:
             assert (await client.post("/auth/register", json=NEW)).status_code == 202
     silent.close()
+    for writer in writers:
+        writer.close()
+        await writer.wait_closed()
     (line,) = [record for record in caplog.records if record.name == "app.auth.mail"]
     assert line.levelname == "ERROR"
     assert re.fullmatch(r"A mail was not sent: \w+", line.getMessage())
     assert not line.exc_info
 
 
+@WITHOUT_JOBS
 async def test_mails_at_once_are_bounded(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -217,6 +225,7 @@ async def test_mails_at_once_are_bounded(
     assert caplog.text.count("A mail is lost") == 2
 
 
+@WITHOUT_JOBS
 def test_response_waits_for_no_mail_and_shutdown_does(fresh_url: URL) -> None:
     """SIGTERM comes while the server of mails is busy with one."""
     mailbox, port = Slow(), free_port()

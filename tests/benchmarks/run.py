@@ -11,6 +11,7 @@ from pathlib import Path
 
 import accounts
 import budgets
+import jobs
 import living
 import measure
 import migrating
@@ -22,7 +23,12 @@ import withstanding
 
 Benchmark = Callable[..., None]
 # Each gets an empty directory.
-ALONE: list[Benchmark] = [*budgets.BENCHMARKS, *projects.BENCHMARKS, *surviving.BENCHMARKS]
+ALONE: list[Benchmark] = [
+    *budgets.BENCHMARKS,
+    *projects.BENCHMARKS,
+    *surviving.BENCHMARKS,
+    jobs.kills,
+]
 # Each gets a project, and runs inside its `uv run dev`.
 INSIDE: list[Benchmark] = [
     *migrating.BENCHMARKS,
@@ -31,7 +37,9 @@ INSIDE: list[Benchmark] = [
     *scale.BENCHMARKS,
     *living.BENCHMARKS,
     *withstanding.BENCHMARKS,
+    *jobs.BENCHMARKS,
 ]
+ANSWERS = {"jobs": ["jobs=yes"]}  # else the default project
 
 
 def main() -> None:
@@ -55,7 +63,7 @@ def main() -> None:
 
 def run_inside(work: Path, name: str) -> None:
     """Run this program again inside `uv run dev`, whose URLs name one database."""
-    project = measure.generate(work, measure.TEMPLATE)
+    project = measure.generate(work, measure.TEMPLATE, *ANSWERS.get(name, []))
     command = ["uv", "run", "--quiet", "dev", sys.executable, __file__, name, "--in", str(project)]
     if status := subprocess.run(command, cwd=project, env=measure.ENVIRONMENT).returncode:
         sys.exit(status)

@@ -28,6 +28,7 @@ class Settings(DatabaseSettings):
     api_docs: bool = True  # serve /docs and /openapi.json
     max_body_size: PositiveInt = 1_000_000  # bytes of a request
     shutdown_delay_seconds: NonNegativeFloat = 5
+    worker_in_server: bool = False  # option: jobs=yes
     mail_url: auth.MailURL  # option: auth=accounts
     mail_from: auth.Sender  # option: auth=accounts
     auth_page_url: auth.PageURL = None  # option: auth=accounts

@@ -12,6 +12,7 @@ from app.auth.routes import router as auth_router  # option: auth=accounts
 from app.config import Settings, get_settings
 from app.database import Database, create_engine
 from app.items import routes as items
+from app.jobs import worker  # option: jobs=yes
 from app.web import docs, health, logs, openapi, problems
 from app.web.middleware import Application, RequestContext, allowed_hosts, cors
 from app.web.shutdown import Shutdown
@@ -46,6 +47,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(auth_router)  # option: auth=accounts
     app.include_router(items.router)  # option: auth=none
     app.include_router(auth.signed_in(items.router))  # option: auth=accounts
+    app.include_router(worker.router)  # option: jobs=yes
     app.include_router(health.router)  # last: each request tries the routers in this order
     if settings.api_docs:
         docs.install(app)

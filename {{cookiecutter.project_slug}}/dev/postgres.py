@@ -112,6 +112,7 @@ def set_environment(server: PostgresServer) -> None:
         DATABASE_URL_SYNC=str(url.set(drivername="postgresql+psycopg", username="app_owner")),
         DATABASE_POOLER="none",
         SHUTDOWN_DELAY_SECONDS="0",
+        WORKER_IN_SERVER=os.environ.get("WORKER_IN_SERVER", "true"),  # option: jobs=yes
         PGHOST=str(url.query["host"]),
         PGPORT=str(url.port),
         PGUSER="app_owner",

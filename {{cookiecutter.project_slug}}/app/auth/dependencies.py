@@ -7,12 +7,15 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, FastAPI
 from fastapi.requests import HTTPConnection
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from sqlalchemy.ext.asyncio import AsyncSession  # option: jobs=no
+from starlette.background import BackgroundTasks  # option: jobs=no
 
-from app.auth import tokens
+from app.auth import service, tokens
 from app.auth.errors import Forbidden, Unauthorized
 from app.auth.mail import Mailer
 from app.auth.passwords import Passwords
 from app.auth.service import Auth, Client, User
+from app.auth.tasks import post  # option: jobs=yes
 from app.config import Settings
 from app.dependencies import get_database
 from app.models.account import Role, TokenKind
@@ -49,6 +52,23 @@ BEARER = HTTPBearer(
 )
 ServerAuth = Annotated[Auth, Depends(get_auth)]
 Sender = Annotated[Client, Depends(get_client)]
+
+
+async def get_post(auth: ServerAuth, after: BackgroundTasks) -> service.Post:  # option: jobs=no
+    """Return what has mails sent after the commit and the response."""
+
+    async def post(_: AsyncSession, name: str, email: str) -> None:
+        after.add_task(service.send_mail, auth, name, email)
+
+    return post
+
+
+async def get_post() -> service.Post:  # option: jobs=yes
+    """Return what has mails sent by a job."""
+    return post
+
+
+Posting = Annotated[service.Post, Depends(get_post)]
 
 
 async def get_user(

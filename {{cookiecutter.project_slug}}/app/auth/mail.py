@@ -1,4 +1,4 @@
-"""The mails, and how they are sent: after the response, so that nobody waits for the server."""
+"""The mails, and how they are sent."""
 
 import asyncio
 import logging
@@ -50,17 +50,19 @@ class Mailer:
         self.sent: deque[EmailMessage] = deque(maxlen=100)
         self.sending = 0
 
-    async def send(self, name: str, email: str, token: str) -> None:
-        """Send, or log the failure without the token."""
+    async def send(self, name: str, email: str, token: str) -> bool:
+        """Tell whether it was sent. A failure is logged without the token."""
         if self.sending >= AT_ONCE:
             logger.error("A mail is lost, because too many wait for the server.")
-            return
+            return False
         self.sending += 1
         try:
             async with asyncio.timeout(TIMEOUT):
                 await self.deliver(self.compose(name, email, token))
+            return True
         except (aiosmtplib.SMTPException, OSError, ValueError) as error:
             logger.error("A mail was not sent: %s", type(error).__name__)
+            return False
         finally:
             self.sending -= 1
 

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from fastapi import APIRouter, BackgroundTasks
+from fastapi import APIRouter
 
 from app.auth import schemas, service
-from app.auth.dependencies import CurrentUser, Sender, ServerAuth, SessionUser
+from app.auth.dependencies import CurrentUser, Posting, Sender, ServerAuth, SessionUser
 from app.auth.throttle import count_mail
 from app.dependencies import Session
 from app.models.account import TokenKind
@@ -18,11 +18,10 @@ OWN = responses(401, 403)  # of an account's own routes
 
 @router.post("/register", status_code=202, responses=responses(429))
 async def register(
-    new: schemas.Registration, auth: ServerAuth, sender: Sender, after: BackgroundTasks
+    new: schemas.Registration, auth: ServerAuth, sender: Sender, post: Posting
 ) -> None:
     """Create an account and mail a token to verify it. A known address gets the same response."""
-    mail = await service.register(auth, new.email, new.password, sender)
-    after.add_task(auth.mailer.send, *mail)  # after the commit and the response
+    await service.register(auth, new.email, new.password, sender, post)
 
 
 @router.post("/verify", status_code=204, responses=responses(404))
@@ -33,15 +32,11 @@ async def verify(verification: schemas.Verification, session: Session) -> None:
 
 @router.post("/verify/resend", status_code=202, responses=responses(429))
 async def resend(
-    address: schemas.Address,
-    auth: ServerAuth,
-    sender: Sender,
-    session: Session,
-    after: BackgroundTasks,
+    address: schemas.Address, sender: Sender, session: Session, post: Posting
 ) -> None:
     """Mail another token to verify the address, if it needs one."""
     await count_mail(session, "verify", address.email, sender.address)
-    after.add_task(service.send_mail, auth, TokenKind.VERIFY, address.email)
+    await post(session, "verify", address.email)
 
 
 @router.post("/login", responses=responses(401, 429))
@@ -69,15 +64,11 @@ async def delete_session(session_id: Id, user: SessionUser, session: Session) ->
 
 @router.post("/password/forgot", status_code=202, responses=responses(429))
 async def forgot_password(
-    address: schemas.Address,
-    auth: ServerAuth,
-    sender: Sender,
-    session: Session,
-    after: BackgroundTasks,
+    address: schemas.Address, sender: Sender, session: Session, post: Posting
 ) -> None:
     """Mail a token to choose a password, if there is an account."""
     await count_mail(session, "reset", address.email, sender.address)
-    after.add_task(service.send_mail, auth, TokenKind.RESET, address.email)
+    await post(session, "reset", address.email)
 
 
 @router.post("/password/reset", status_code=204, responses=responses(404))

@@ -4,7 +4,7 @@ So a flow reads, hashes, and then writes in one short transaction. That one chec
 `password_version` that no other request has set the password meanwhile.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -30,6 +30,8 @@ KEYS = SESSIONS = 100  # of one account
 
 BY_EMAIL = select(Account).where(func.lower(Account.email) == bindparam("email"))
 Mail = tuple[str, str, str]  # the arguments of Mailer.send
+# Has a mail of this name sent to an address if the transaction commits.
+Post = Callable[[AsyncSession, str, str], Awaitable[None]]
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,10 @@ class User:
     kind: TokenKind
 
 
-async def register(auth: Auth, email: str, password: SecretStr, client: Client) -> Mail:
-    """Store an account, unless there is one. Returns the mail. Takes as long in every case.
+async def register(
+    auth: Auth, email: str, password: SecretStr, client: Client, post: Post
+) -> None:
+    """Store an account, unless there is one, and post a mail. Takes as long in every case.
 
     Somebody may have registered the address of another. So two registrations with two passwords
     leave none: whoever reads the mail chooses.
@@ -78,14 +82,11 @@ async def register(auth: Auth, email: str, password: SecretStr, client: Client) 
         account = await ensure_account(session, email, new_hash)
         version = account.id, account.password_version
         same = same and version == (known.id, known.password_version)
-        name, kind = "verify", TokenKind.VERIFY
-        if account.verified_at:
-            name, kind = "known", TokenKind.RESET
-        elif account.password_hash != new_hash and not same:
-            name, kind = "choose", TokenKind.RESET
+        name = "known" if account.verified_at else "verify"
+        if name == "verify" and account.password_hash != new_hash and not same:
+            name = "choose"
             await set_password(session, account, None)
-        token, _ = await issue(session, account.id, kind, MAIL_LIFETIMES[kind])
-        return name, account.email, token
+        await post(session, name, email)
 
 
 async def ensure_account(session: AsyncSession, email: str, new_hash: str | None) -> Account:
@@ -104,16 +105,23 @@ async def verify(session: AsyncSession, token: SecretStr) -> None:
     account.verified_at = func.now()
 
 
-async def send_mail(auth: Auth, kind: TokenKind, email: str) -> None:
-    """Mail a token to verify the address or to choose a password, if there is such an account."""
+async def send_mail(auth: Auth, name: str, email: str) -> None:
     async with auth.database.sessions.begin() as session:
-        account = await session.scalar(BY_EMAIL.with_for_update(), {"email": email})
-        if account is None or (kind is TokenKind.VERIFY and account.verified_at):
-            return
-        if account.password_hash is None:
-            kind = TokenKind.RESET
-        token, _ = await issue(session, account.id, kind, MAIL_LIFETIMES[kind])
-    await auth.mailer.send(kind.value, account.email, token)
+        mail = await write_mail(session, name, email)
+    if mail:
+        await auth.mailer.send(*mail)
+
+
+async def write_mail(session: AsyncSession, name: str, email: str) -> Mail | None:
+    """Return the mail with a new token, if there is such an account and it needs the mail."""
+    account = await session.scalar(BY_EMAIL.with_for_update(), {"email": email})
+    if account is None or (name == "verify" and account.verified_at):
+        return None
+    if name == "verify" and account.password_hash is None:
+        name = "reset"
+    kind = TokenKind.VERIFY if name == "verify" else TokenKind.RESET
+    token, _ = await issue(session, account.id, kind, MAIL_LIFETIMES[kind])
+    return name, account.email, token
 
 
 async def login(auth: Auth, email: str, password: SecretStr, client: Client) -> tuple[str, Token]:

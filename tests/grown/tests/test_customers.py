@@ -29,9 +29,9 @@ async def test_labels_and_details_are_stored(client: AsyncClient) -> None:
 
 @pytest.mark.parametrize(
     ("query", "names"),
-    [({}, "Ann Eve Zoe"), ({"label": "vip"}, "Ann Eve"), ({"order": "email"}, "Zoe Ann Eve")],
+    [({}, "Ann Eve Zoe"), ({"label": "vip"}, "Ann Eve"), ({"sort": "email"}, "Zoe Ann Eve")],
 )
-async def test_filter_and_order_are_optional(
+async def test_filter_and_sort_are_optional(
     client: AsyncClient, query: dict[str, str], names: str
 ) -> None:
     await create_customer(client, "Zoe", email="a@example.com")

@@ -23,9 +23,9 @@ async def create(new: CustomerCreate, session: Session) -> Customer:
 
 @router.get("", response_model=list[CustomerRead])
 async def find(
-    reader: ReadSession, label: Text | None = None, order: Literal["name", "email"] = "name"
+    reader: ReadSession, label: Text | None = None, sort: Literal["name", "email"] = "name"
 ) -> Sequence[Any]:
-    return await service.find(reader, label, order)
+    return await service.find(reader, label, sort)
 
 
 @router.get("/export")

@@ -1,7 +1,7 @@
 """Queries and rules. The caller owns the transaction."""
 
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from sqlalchemy import bindparam, func, select
@@ -23,8 +23,8 @@ async def create(session: AsyncSession, new: CustomerCreate) -> Customer:
     return customer
 
 
-async def find(reader: Reader, label: str | None, order: str) -> Sequence[Any]:
-    query = KEPT.order_by(getattr(Customer, order), Customer.id)
+async def find(reader: Reader, label: str | None, sort: Literal["name", "email"]) -> Sequence[Any]:
+    query = KEPT.order_by(getattr(Customer, sort), Customer.id)
     if label is not None:
         query = query.where(Customer.labels.contains([label]))
     return await reader.rows(query)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import post_gen_project
 import pytest
 import yaml
 from conftest import (
@@ -218,6 +219,7 @@ def test_image_has_the_files_of_the_application_only(image: Image) -> None:
     names = {p.relative_to(root).as_posix() for p in root.rglob("*") if p.is_file()}
     source = {name for name in names if not name.startswith(".venv/") and ".pyc" not in name}
     expected = {n for n in tracked(PROJECT_DIRECTORY) if n.split("/")[0] in ("app", "alembic")}
+    expected -= {name for names in post_gen_project.OPTIONAL.values() for name in names.split()}
     expected |= {"README.md", "alembic.ini", "pyproject.toml", "uv.lock"}
     assert source == expected
     for name in expected:

@@ -1,6 +1,5 @@
 """`jobs=yes`: the queue and its worker, on servers, roles and poolers as in production."""
 
-import os
 import re
 import shutil
 import subprocess
@@ -91,13 +90,6 @@ def test_lint_and_types_are_clean(project: Project) -> None:
     project.uv("ruff", "check")
     project.uv("ruff", "format", "--check")
     project.uv("mypy")
-
-
-@pytest.mark.exhaustive
-def test_200_kills_lose_none_of_5000_jobs(project: Project) -> None:
-    command = ["uv", "run", "--quiet", "pytest", "-q", "-k", "killed_worker", "tests/jobs"]
-    env = {**os.environ, "KILLS": "200"}
-    subprocess.run(command, cwd=project.path, env=env, check=True, timeout=3600)
 
 
 def test_role_of_the_application_uses_the_tables_and_cannot_change_them(project: Project) -> None:

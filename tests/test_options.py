@@ -14,8 +14,6 @@ from conftest import (
     PROJECT_DIRECTORY,
     Bake,
     Project,
-    brings,
-    choices,
     commit,
     copy_template,
     faults,
@@ -148,22 +146,9 @@ def test_project_with_every_option_is_whole(extended: Path) -> None:
     check(generate(extended, short_directory(), *answers))
 
 
-def rare(answers: dict[str, object]) -> list[pytest.MarkDecorator]:
-    """Answers other than the first of those that bring most are for a long run."""
-    most = {n: next(v for v in values if brings(n, v)) for n, values in choices().items()}
-    return [] if answers == most else [pytest.mark.exhaustive]
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "answers",
-    [
-        pytest.param(
-            answers, marks=[pytest.mark.exhaustive] if rare(answers) else [], id=str(answers)
-        )
-        for answers in matrix()[1:]  # other tests have the defaults
-    ],
-)
+@pytest.mark.exhaustive  # the default tests have the default answers, and each option's own
+@pytest.mark.parametrize("answers", matrix()[1:], ids=str)
 def test_project_with_these_answers_is_whole(bake: Bake, answers: dict[str, object]) -> None:
     check(bake(**answers).copy(short_directory()))
 

@@ -143,6 +143,7 @@ def remove_example(project: Project) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("question", "answer"),
     [

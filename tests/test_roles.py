@@ -301,7 +301,7 @@ mkfifo fifo
 (echo "BEGIN; SELECT body FROM notes; SELECT 'held';"; timeout 60 cat fifo) |
     PGAPPNAME=reader psql -U $1 -qAt > held &
 until grep -q held held; do :; done
-MIGRATION_LOCK_TIMEOUT_SECONDS=0.1 alembic downgrade base 2>&1 | grep -o 'notes is held by .*'
+MIGRATION_LOCK_TIMEOUT_SECONDS=2 alembic downgrade base 2>&1 | grep -o 'notes is held by .*'
 echo > fifo
 wait
 """

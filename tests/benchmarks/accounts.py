@@ -11,7 +11,7 @@ from statistics import median, quantiles
 import httpx
 from measure import TEMPLATE, generate, report, run
 from serving import Server
-from speed import fill, in_turns, middle, rate, serve_application
+from wrk import fill, in_turns, middle, rate, serve_application
 
 PASSWORD, OTHER = "correct horse battery", "another long password"
 LOGINS = 60

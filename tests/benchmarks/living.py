@@ -10,7 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from measure import answers, compare, report, run
-from speed import HERE, SECONDS, found, prepare, serve_application
+from wrk import HERE, SECONDS, found, prepare, serve_application
 
 POOL = 15  # connections of one worker
 CONNECTIONS = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app'"

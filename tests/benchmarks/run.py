@@ -23,7 +23,12 @@ import withstanding
 
 Benchmark = Callable[..., None]
 # Each gets an empty directory.
-ALONE: list[Benchmark] = [*budgets.BENCHMARKS, *projects.BENCHMARKS, *surviving.BENCHMARKS]
+ALONE: list[Benchmark] = [
+    *budgets.BENCHMARKS,
+    *projects.BENCHMARKS,
+    *surviving.BENCHMARKS,
+    jobs.kills,
+]
 # Each gets a project, and runs inside its `uv run dev`.
 INSIDE: list[Benchmark] = [
     *migrating.BENCHMARKS,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from measure import report, run
 from serving import Server
-from speed import (
+from wrk import (
     REQUESTS,
     Load,
     fill,

@@ -20,7 +20,7 @@ async def get_database(connection: HTTPConnection) -> Database:
 async def get_session(connection: HTTPConnection) -> AsyncIterator[AsyncSession]:
     async with (await get_database(connection)).sessions() as session:
         yield session
-        await session.run_sync(commit)  # one switch for flush and commit
+        await session.run_sync(commit)  # not after an exception: closing rolls back
 
 
 async def get_reader(connection: HTTPConnection) -> Reader:

@@ -58,7 +58,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Open the database and handle SIGTERM while the application serves."""
     logs.configure()  # again: `uvicorn.run(app)` configures logging after create_app()
-    gc.freeze()  # imports are never garbage: scanning them would take a pause of 80 ms
+    gc.freeze()  # imports are never garbage, and scanning them would pause all requests
     gc.set_threshold(10_000)
     engine = create_engine(app.state.settings, app.title)
     probe = create_engine(app.state.settings, app.title, pool_size=1, max_overflow=0)

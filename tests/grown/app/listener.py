@@ -8,11 +8,10 @@ from typing import Annotated, Any
 
 from fastapi import Depends
 from fastapi.requests import HTTPConnection
+from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.database.violations import DATABASE_ERRORS
-
-logger = logging.getLogger(__name__)
 
 
 class Listener:
@@ -31,15 +30,13 @@ class Listener:
             try:
                 async with self.engine.connect() as connection:
                     driver: Any = (await connection.get_raw_connection()).driver_connection
+                    await connection.run_sync(Connection.detach)  # from the pool
                     driver.add_termination_listener(lambda _, lost=lost: lost.set())
                     await driver.add_listener(self.channel, self.wake)
                     self.wake()  # notifications may have been missed
-                    try:
-                        await lost.wait()
-                    finally:
-                        await connection.invalidate()  # the pool must not reuse it
+                    await lost.wait()
             except DATABASE_ERRORS as error:
-                logger.error("Cannot listen: %s", type(error).__name__)
+                logging.getLogger(__name__).error("Cannot listen: %s", type(error).__name__)
             await asyncio.sleep(1)
 
 
@@ -47,9 +44,11 @@ class Listener:
 async def listener(engine: AsyncEngine, channel: str) -> AsyncIterator[Listener]:
     changes = Listener(engine, channel)
     task = asyncio.create_task(changes.run())
-    yield changes
-    task.cancel()
-    await asyncio.wait([task])
+    try:
+        yield changes
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
 
 
 async def get_changes(connection: HTTPConnection) -> Listener:

@@ -1,5 +1,6 @@
 """Customers over HTTP."""
 
+import asyncio
 import json
 from typing import Any
 from uuid import UUID
@@ -26,6 +27,20 @@ async def test_labels_and_details_are_stored(client: AsyncClient) -> None:
     assert (await client.get("/customers", params={"label": "old"})).json() == []
 
 
+@pytest.mark.parametrize(
+    ("query", "names"),
+    [({}, "Ann Eve Zoe"), ({"label": "vip"}, "Ann Eve"), ({"sort": "email"}, "Zoe Ann Eve")],
+)
+async def test_filter_and_sort_are_optional(
+    client: AsyncClient, query: dict[str, str], names: str
+) -> None:
+    await create_customer(client, "Zoe", email="a@example.com")
+    for name in ("Eve", "Ann"):
+        await create_customer(client, name, labels=["vip"])
+    found = (await client.get("/customers", params=query)).json()
+    assert [customer["name"] for customer in found] == names.split()
+
+
 async def test_email_is_unique_among_customers_that_are_not_deleted(
     client: AsyncClient, connection: AsyncConnection
 ) -> None:
@@ -50,7 +65,16 @@ async def test_change_of_an_older_version_is_a_conflict(client: AsyncClient) -> 
     assert second.status_code == 409
 
 
-async def test_concurrent_change_is_a_conflict(
+async def test_one_of_concurrent_changes_succeeds(served_client: AsyncClient) -> None:
+    """The others wait for the lock, and then read the new version."""
+    customer = await create_customer(served_client)
+    path, change = f"/customers/{customer['id']}", {"name": "Ann", "version": customer["version"]}
+    requests = [served_client.patch(path, json=change) for _ in range(5)]
+    statuses = [response.status_code for response in await asyncio.gather(*requests)]
+    assert sorted(statuses) == [200, 409, 409, 409, 409]
+
+
+async def test_change_without_a_lock_is_a_conflict(
     app: FastAPI, client: AsyncClient, connection: AsyncConnection
 ) -> None:
     customer = await create_customer(client)

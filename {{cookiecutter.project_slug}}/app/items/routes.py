@@ -19,12 +19,12 @@ async def create(new: ItemCreate, session: Session) -> Item:
     return await service.create(session, new)
 
 
-@router.get("")
+@router.get("", response_model=ItemPage)
 async def read_page(
     reader: ReadSession, limit: Annotated[int, Query(ge=1, le=100)] = 50, after: Cursor = 0
-) -> ItemPage:
-    items, last_id = await service.read_page(reader, after, limit)
-    return ItemPage.model_validate({"items": items, "next": last_id})
+) -> Any:
+    items, last_id = await service.read_page(reader, after=after, limit=limit)
+    return {"items": items, "next": last_id}
 
 
 @router.get("/{item_id}", response_model=ItemRead, responses=responses(404))

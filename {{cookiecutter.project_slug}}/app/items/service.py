@@ -11,13 +11,13 @@ from app.errors import NotFound
 from app.items.schemas import ItemCreate, ItemUpdate
 from app.models.item import Item
 
-# Built once: a statement costs more than its rows. Values come by name.
+# At module level, a statement is built once. Its values are bound by name.
 BY_ID = select(Item).where(Item.id == bindparam("item_id"))
 PAGE = (
     select(Item)
     .where(Item.id > bindparam("after"))
     .order_by(Item.id)
-    .limit(bindparam("limit", type_=Integer))
+    .limit(bindparam("limit", type_=Integer))  # no column gives its type
 )
 
 
@@ -29,21 +29,22 @@ async def create(session: AsyncSession, new: ItemCreate) -> Item:
 
 
 async def read_page(reader: Reader, after: int, limit: int) -> tuple[Sequence[Any], int | None]:
-    """Return at most `limit` items with ids above `after`, and the last id if more follow."""
-    items = await reader.rows(PAGE, {"after": after, "limit": limit + 1})
-    page = items[:limit]
-    return page, page[-1].id if len(items) > limit else None
+    """Return at most `limit` rows with ids above `after`, and the last id if more follow."""
+    rows = await reader.rows(PAGE, {"after": after, "limit": limit + 1})
+    page = rows[:limit]
+    return page, page[-1].id if len(rows) > limit else None
 
 
 async def read(reader: Reader, item_id: int) -> Any:
-    """Return the item. Raises NotFound."""
-    for item in await reader.rows(BY_ID, {"item_id": item_id}):
-        return item
-    raise NotFound(f"There is no item {item_id}.")
+    """Return the item's row, which has the columns as attributes. Raises NotFound."""
+    rows = await reader.rows(BY_ID, {"item_id": item_id})
+    if not rows:
+        raise NotFound(f"There is no item {item_id}.")
+    return rows[0]
 
 
 async def lock(session: AsyncSession, item_id: int) -> Item:
-    """Return the item, and lock its row against other writers. Raises NotFound."""
+    """Return the item, locked until the commit: other writers wait. Raises NotFound."""
     item = await session.get(Item, item_id, with_for_update=True)
     if item is None:
         raise NotFound(f"There is no item {item_id}.")
@@ -61,3 +62,4 @@ async def update(session: AsyncSession, item_id: int, changes: ItemUpdate) -> It
 async def delete(session: AsyncSession, item_id: int) -> None:
     item = await lock(session, item_id)
     await session.delete(item)
+    await session.flush()

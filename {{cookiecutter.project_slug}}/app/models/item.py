@@ -9,7 +9,7 @@ from app.database import Base
 
 
 class Item(Base):
-    """One item. Its name is unique."""
+    """One item. Base maps int to bigint, str to text, and datetime to timestamptz."""
 
     __tablename__ = "items"
     __table_args__ = (CheckConstraint("char_length(name) BETWEEN 1 AND 200", name="name_length"),)

@@ -9,14 +9,13 @@ from app.database import Database, create_engine
 from app.models.customer import Customer
 from app.web import logs
 
-OLD = Customer.deleted_at < func.now() - func.make_interval(1)
-
 
 async def main() -> None:
     logs.take_over()
     engine = create_engine(get_settings())
+    old = Customer.deleted_at < func.now() - func.make_interval(1)
     async with Database(engine).sessions.begin() as session:
-        await session.execute(delete(Customer).where(OLD, ~Customer.invoices.any()))
+        await session.execute(delete(Customer).where(old, ~Customer.invoices.any()))
     await engine.dispose()
 
 

@@ -1,6 +1,7 @@
 """HTTP for customers."""
 
 from collections.abc import AsyncIterator, Sequence
+from typing import Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter
@@ -21,8 +22,10 @@ async def create(new: CustomerCreate, session: Session) -> Customer:
 
 
 @router.get("", response_model=list[CustomerRead])
-async def find(label: Text, reader: ReadSession) -> Sequence[Customer]:
-    return await service.find(reader, label)
+async def find(
+    reader: ReadSession, label: Text | None = None, sort: Literal["name", "email"] = "name"
+) -> Sequence[Any]:
+    return await service.find(reader, label, sort)
 
 
 @router.get("/export")

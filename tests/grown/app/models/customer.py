@@ -29,9 +29,8 @@ class Customer(Base):
     details: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default=text("'{}'"))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     deleted_at: Mapped[datetime | None]
-    invoices: Mapped[list["Invoice"]] = relationship(
-        back_populates="customer",
-        passive_deletes="all",
+    invoices: Mapped[list["Invoice"]] = relationship(  # 409, not NULL
+        back_populates="customer", passive_deletes="all"
     )
     version: Mapped[int] = mapped_column(server_default=text("1"))
     __mapper_args__ = Base.__mapper_args__ | {"version_id_col": version}

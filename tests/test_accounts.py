@@ -40,7 +40,9 @@ def changed(project: Project) -> Project:
     return copied
 
 
-@pytest.mark.parametrize("more", [(), ("jobs", "mails")], ids=str)
+@pytest.mark.parametrize(
+    "more", [(), pytest.param(("jobs", "mails"), marks=pytest.mark.exhaustive)], ids=str
+)
 def test_accounts_pass_their_tests(cookies_session: Cookies, more: tuple[str, ...]) -> None:
     """Those that the owner keeps, and those of the template, without jobs and with them."""
     answers = {"auth": "accounts", "jobs": bool(more)}

@@ -133,6 +133,7 @@ def check(project: Project, *tests: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_project_with_two_options_is_whole(extended: Path) -> None:
     project = generate(extended, short_directory(), "motto=yes", "slogan=yes")
     check(project, *(f"tests/test_{name}.py" for name in (*NAMES, "migrations", "settings")))

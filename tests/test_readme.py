@@ -2,12 +2,11 @@
 
 import os
 import re
-import signal
 import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -38,6 +37,17 @@ def shell(command: str, directory: Path, **env: str) -> str:
     return Project(directory).run("sh", "-euc", command, env=COMMITTER | env).stdout
 
 
+def end_dev(group: int) -> None:
+    """Terminate `uv run dev`, which passes the signal on.
+
+    Sent to the group, it would come three times to uvicorn's supervisor, which may then hang.
+    """
+    for process in psutil.process_iter():
+        with suppress(psutil.NoSuchProcess, ProcessLookupError):
+            if process.name() == "uv" and os.getpgid(process.pid) == group:
+                process.terminate()
+
+
 @contextmanager
 def served(command: str, directory: Path, env: dict[str, str]) -> Iterator[str]:
     """Run a block that serves until Ctrl-C; yield what it has printed when it is ready."""
@@ -64,7 +74,7 @@ def served(command: str, directory: Path, env: dict[str, str]) -> Iterator[str]:
         yield output
     finally:
         children = psutil.Process(process.pid).children(recursive=True)
-        os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does
+        end_dev(process.pid)
         _, alive = psutil.wait_procs(children, timeout=30)
         process.communicate(timeout=30)
     assert alive == []
@@ -134,7 +144,7 @@ def test_first_commands_give_a_running_service(
         start_new_session=True,
     )
     assert process.wait(timeout=60) == 0
-    os.killpg(process.pid, signal.SIGTERM)  # as the runner does
+    end_dev(process.pid)
 
 
 def test_fork_is_renamed_changes_a_rule_and_merges_upstream(

@@ -135,7 +135,7 @@ def test_option_comes_without_cruft(template_repository: Path, tmp_path: Path) -
     ("tool", "option"),
     [
         ("cruft", "auth"),
-        ("cruft", "jobs"),
+        pytest.param("cruft", "jobs", marks=pytest.mark.exhaustive),
         pytest.param("cookiecutter", "auth", marks=pytest.mark.exhaustive),
     ],
 )

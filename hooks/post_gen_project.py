@@ -57,6 +57,8 @@ def main() -> int:
     # A terminal that cannot show a name is no failure.
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     root, answers = Path.cwd(), json.loads(ANSWERS)
+    for question in [q for q, answer in OPTIONAL if answer is True]:  # text in cookiecutter 2.6
+        answers[question] = str(answers[question]).lower() in ("true", "yes", "y", "on", "1")
     tracked, dropped = tracked_files(root), unchosen(answers)
     changed = git("diff --name-only --relative")[0].splitlines() if tracked else []
     for name in set(MARKED) - dropped - tracked.difference(changed):  # -s keeps the owner's
@@ -70,7 +72,9 @@ def main() -> int:
     if "app/main.py" in tracked.difference(changed) and new - {FIRST_REVISION}:
         faults.append("app/main.py: it was kept and lacks the new option; generate without -s")
     join_history(root, new)
-    remove_alembic_package(root)
+    init = root / "alembic" / "__init__.py"  # of `alembic init --package`: it hides the library
+    if init.is_file() and not init.read_bytes().strip():
+        init.unlink()
     faults += verify(root)
     directory = shlex.quote(str(root))
     if not faults:
@@ -136,13 +140,6 @@ def drop(path: Path, root: Path) -> None:
     while path.parent != root and not any(path.parent.iterdir()):
         path = path.parent
         path.rmdir()
-
-
-def remove_alembic_package(root: Path) -> None:
-    """`alembic init --package` makes the folder a package, which hides the library."""
-    init = root / "alembic" / "__init__.py"
-    if init.is_file() and not init.read_bytes().strip():
-        init.unlink()
 
 
 def join_history(root: Path, new: set[str]) -> None:

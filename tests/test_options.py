@@ -209,7 +209,7 @@ def test_module_of_the_owners_is_in_the_way_of_a_chosen_option_only(
     generate(extended, tmp_path, "-f")
     assert not (project.path / "app" / "motto").exists()
     with pytest.raises(subprocess.CalledProcessError) as error:
-        generate(extended, tmp_path, "-f", "motto=yes")
+        generate(extended, tmp_path, "-f", "motto=True")
     assert b"app/motto.py: the project imports app/motto/__init__.py" in error.value.stderr
 
 

@@ -72,9 +72,7 @@ def main() -> int:
     if "app/main.py" in tracked.difference(changed) and new - {FIRST_REVISION}:
         faults.append("app/main.py: it was kept and lacks the new option; generate without -s")
     join_history(root, new)
-    init = root / "alembic" / "__init__.py"  # of `alembic init --package`: it hides the library
-    if init.is_file() and not init.read_bytes().strip():
-        init.unlink()
+    remove_alembic_package(root)
     faults += verify(root)
     directory = shlex.quote(str(root))
     if not faults:
@@ -95,10 +93,9 @@ def tracked_files(root: Path) -> set[str]:
 
 
 def git(command: str) -> tuple[str, str]:
-    """Run git in this directory; its output, and what it says if it fails."""
+    """Run git without a git hook's variables; its output, and what it says if it fails."""
     from subprocess import run
 
-    # In a git hook, variables name another repository.
     kept = {k: v for k, v in os.environ.items() if k[:4] != "GIT_" or k.startswith("GIT_CONFIG")}
     try:
         result = run(["git", *command.split()], env=kept, capture_output=True, errors="replace")  # noqa: S603, S607 - fixed commands, the user's git
@@ -140,6 +137,13 @@ def drop(path: Path, root: Path) -> None:
     while path.parent != root and not any(path.parent.iterdir()):
         path = path.parent
         path.rmdir()
+
+
+def remove_alembic_package(root: Path) -> None:
+    """`alembic init --package` makes the folder a package, which hides the library."""
+    init = root / "alembic" / "__init__.py"
+    if init.is_file() and not init.read_bytes().strip():
+        init.unlink()
 
 
 def join_history(root: Path, new: set[str]) -> None:

@@ -120,10 +120,9 @@ def check_directory(root: str) -> str | None:
 
 
 def git(command: str) -> tuple[str, str]:
-    """Run git in this directory; its output, and what it says if it fails."""
+    """Run git without a git hook's variables; its output, and what it says if it fails."""
     from subprocess import run
 
-    # In a git hook, variables name another repository.
     kept = {k: v for k, v in os.environ.items() if k[:4] != "GIT_" or k.startswith("GIT_CONFIG")}
     try:
         result = run(["git", *command.split()], env=kept, capture_output=True, errors="replace")  # noqa: S603, S607 - fixed commands, the user's git

@@ -143,7 +143,7 @@ def test_project_with_two_options_is_whole(extended: Path) -> None:
 @pytest.mark.exhaustive
 def test_project_with_every_option_is_whole(extended: Path) -> None:
     """Those of the guide and those of the template."""
-    answers = ("motto=yes", "slogan=yes", "auth=accounts", "jobs=yes")
+    answers = ("motto=yes", "auth=accounts", "jobs=yes")
     check(generate(extended, short_directory(), *answers))
 
 

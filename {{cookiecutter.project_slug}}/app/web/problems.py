@@ -83,7 +83,7 @@ def respond(connection: HTTPConnection, error: Exception) -> JSONResponse:
     if explanation is None:
         raise error
     status, detail, fields = explanation
-    if status != 409:  # one message for each kind, by which error trackers group
+    if status != 409:  # error trackers group by message, so each kind has one
         logger.error(f"{detail} {describe_cause(error)}")
     errors = [{"location": f"body.{field}", "detail": detail} for field in fields]
     return problem(status, detail, errors=errors)

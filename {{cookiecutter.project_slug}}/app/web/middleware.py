@@ -130,7 +130,9 @@ class Exchange:
                 "duration_ms": round(((self.end or perf_counter()) - self.start) * 1000, 2),
                 "client": client[0] if client else None,
             }
-            access_log.log(level, "request", extra=fields)
+            # Not log(), which would look for its caller.
+            record = ("app.access", level, "", 0, "request", (), None)
+            access_log.handle(access_log.makeRecord(*record, extra=fields))
 
 
 def is_probe(scope: Scope) -> bool:

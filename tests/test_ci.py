@@ -102,7 +102,8 @@ def service() -> Iterator[str]:
 
 @pytest.mark.long
 @pytest.mark.slow
-@pytest.mark.parametrize("ci", ["github", pytest.param("gitlab", marks=pytest.mark.exhaustive)])
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("ci", ["github", "gitlab"])
 def test_every_command_succeeds(bake: Bake, tools: dict[str, str], service: str, ci: str) -> None:
     """In a checkout with a lock file, which the README tells users to commit."""
     project = bake(ci=ci).copy(short_directory())

@@ -19,6 +19,9 @@ NOT_A_USERS = {"PYTHONDONTWRITEBYTECODE", "VIRTUAL_ENV"}  # set by containers an
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in NOT_A_USERS}
 
 
+EVERYTHING = ["auth=accounts", "jobs=yes", "telemetry=yes", "kubernetes=yes"]
+
+
 def generate(directory: Path, template: Path, *answers: str) -> Path:
     """Generate a project in `directory`, in another process. The default, but for `answers`."""
     shutil.rmtree(directory / "my-api", ignore_errors=True)
@@ -26,9 +29,9 @@ def generate(directory: Path, template: Path, *answers: str) -> Path:
     return directory / "my-api"
 
 
-def install(directory: Path) -> Path:
-    """Generate a default project in `directory`, with its environment and without `.env`."""
-    project = generate(directory, TEMPLATE)
+def install(directory: Path, *answers: str) -> Path:
+    """Generate a project in `directory`, with its environment and without `.env`."""
+    project = generate(directory, TEMPLATE, *answers)
     (project / ".env").unlink()
     run(["uv", "sync", "--quiet"], project)
     return project

@@ -6,7 +6,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from operator import truediv
 from pathlib import Path
 from statistics import median, quantiles
 
@@ -96,7 +95,7 @@ def cost(server: Server) -> float:
         for path in sorted(rates, reverse=turn % 2 == 0):  # short turns: the machine is not ours
             rates[path].append(rate(load(server, path, "create.lua", seconds=1)))
     plain, enqueueing = rates.values()
-    return median(map(truediv, plain, enqueueing))
+    return median(one / other for one, other in zip(plain, enqueueing, strict=True))
 
 
 def jobs(project: Path) -> None:

@@ -11,8 +11,7 @@ from structlog.contextvars import bound_contextvars
 
 from app.config import Settings
 from app.database import Database
-from app.jobs import worker
-from app.jobs.queue import LATER, LONG, Names, enqueue, job
+from app.jobs.queue import Names, enqueue, job
 
 from .conftest import no_jobs_wait, put, rows, until, work_off
 from .sample import SEEN, Note, enqueue_another, see, store
@@ -59,19 +58,6 @@ async def test_delay_is_kept(database: Database) -> None:
     await put(database, store, Note(name="a"), delay=timedelta(hours=1))
     query = "SELECT execute_after - created FROM jobs.pgqueuer"
     assert await rows(database, query) == [(timedelta(hours=1),)]
-
-
-async def test_long_delay_is_out_of_the_way_until_it_ends(
-    database: Database, settings: Settings
-) -> None:
-    """A search for due jobs does not read it."""
-    await put(database, see, Note(name="a"), delay=LONG)
-    await worker.release(database, None)
-    assert await rows(database) == [(f"{LATER}{see.name}", "queued", 0)]
-    await rows(database, "UPDATE jobs.pgqueuer SET execute_after = now()")
-    await worker.release(database, None)
-    await work_off(settings, database)
-    assert SEEN == ["a"]
 
 
 async def test_higher_priority_starts_first(settings: Settings, database: Database) -> None:

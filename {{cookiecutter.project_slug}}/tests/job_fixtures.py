@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.database import Database
-from app.jobs.queue import JOBS, LATER, SessionDriver, queries
+from app.jobs.queue import JOBS, SessionDriver, queries
 from app.jobs.worker import perform
 
 
@@ -27,8 +27,7 @@ async def run_queued(database: Database, *only: str) -> list[str]:
         queue = queries(SessionDriver(session))
         while rows := await queue.browse_queue(1, 0, ["queued"], [*only]):
             [row] = rows
-            name = row.entrypoint.removeprefix(LATER)
-            await perform(database, JOBS[name], row.payload)
+            await perform(database, JOBS[row.entrypoint], row.payload)
             await queue.log_jobs([(row, "successful", None)])
-            names.append(name)
+            names.append(str(row.entrypoint))
     return names

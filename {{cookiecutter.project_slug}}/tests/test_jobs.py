@@ -17,7 +17,7 @@ async def test_worker_starts_with_every_job_and_schedule(worker_url: URL) -> Non
     worker.import_tasks()
     async with worker.manager(settings_for(worker_url)) as manager:
         assert {*manager.qm.entrypoint_registry} == {*JOBS}
-        assert len(manager.sm.registry) == len(SCHEDULES) + 1  # and that of delayed jobs
+        assert len(manager.sm.registry) == len(SCHEDULES)
 
 
 def test_every_job_is_in_a_module_that_the_worker_imports() -> None:

@@ -143,7 +143,7 @@ AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON jobs.pgqueuer
 EXECUTE FUNCTION jobs.fn_pgqueuer_changed();
 
 -- Ours: without it, each search for the next delayed job reads all of them.
-CREATE INDEX queued_execute_after_idx ON jobs.pgqueuer USING btree (execute_after, entrypoint) WHERE (status = 'queued'::jobs.pgqueuer_status);
+CREATE INDEX queued_execute_after_idx ON jobs.pgqueuer USING btree (execute_after) WHERE (status = 'queued'::jobs.pgqueuer_status);
 """
 
 

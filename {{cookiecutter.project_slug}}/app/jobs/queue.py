@@ -37,9 +37,6 @@ BUILDERS = (
     qb.QueryQueueBuilder(NAMES),
     qb.QuerySchedulerBuilder(NAMES),
 )
-# A search for due jobs reads those of its names that wait for a distant day. So they have other
-# names, until a worker renames them.
-LATER, LONG = "later ", timedelta(minutes=5)
 
 
 @dataclass(frozen=True)
@@ -103,10 +100,9 @@ async def enqueue(
     Does nothing, and returns None, while a job of this kind with the same `key` waits or runs.
     Among the jobs that are due, those of the highest priority and then the oldest start first.
     """
-    name = LATER + job.name if delay and delay >= LONG else job.name
     request_id = get_contextvars().get("request_id")
     [job_id] = await queries(SessionDriver(session)).enqueue(
-        name,
+        job.name,
         payload.model_dump_json().encode(),
         priority,
         execute_after=delay,

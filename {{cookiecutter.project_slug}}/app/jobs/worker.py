@@ -18,13 +18,12 @@ import pgqueuer
 from asyncpg import InterfaceError, PostgresConnectionError
 from fastapi import APIRouter, FastAPI
 from pgqueuer import AsyncpgDriver, PgQueuer, Queries, RetryRequested
-from sqlalchemy import text
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
 import app
 from app.config import Settings, get_settings
 from app.database import Database, DatabaseUnavailable, create_engine
-from app.jobs.queue import JOBS, LATER, NAMES, SCHEDULES, Job, enqueue, queries
+from app.jobs.queue import JOBS, NAMES, SCHEDULES, Job, enqueue, queries
 from app.web import logs
 
 STALE = timedelta(seconds=30)  # without a heartbeat; then another worker has the job
@@ -33,12 +32,6 @@ RECONNECT = timedelta(seconds=2)
 STUCK = 60  # seconds in which a job blocks the event loop
 PAUSE, LONGEST_PAUSE = 5, 3600  # seconds after the first failed attempt, and at most
 
-# Every minute.
-RELEASE = text("""
-    UPDATE jobs.pgqueuer SET entrypoint = substr(entrypoint, length(:later) + 1)
-    WHERE status = 'queued' AND execute_after < now() + interval '2 minutes'
-    AND starts_with(entrypoint, :later)
-""")
 LOST = (DatabaseUnavailable, OSError, PostgresConnectionError, InterfaceError)
 OLD_TABLES = "The tables of the queue are missing or old: run `alembic upgrade head`"
 
@@ -132,7 +125,6 @@ async def manager(settings: Settings) -> AsyncIterator[PgQueuer]:
                 new.entrypoint(job.name, on_failure="hold")(partial(attempt, database, queue, job))
             for cron, job, payload in SCHEDULES:
                 new.schedule(job.name, cron)(partial(on_time, database, cron, job, payload))
-            new.schedule("release", "* * * * *")(partial(release, database))
             yield new
     finally:
         await listener.dispose()
@@ -142,12 +134,6 @@ async def manager(settings: Settings) -> AsyncIterator[PgQueuer]:
 async def on_time(database: Database, cron: str, job: Job[Any], payload: Any, _: object) -> None:
     async with database.sessions.begin() as session:
         await enqueue(session, job, payload, key=cron)
-
-
-async def release(database: Database, _: object) -> None:
-    """Give delayed jobs their names, soon before they are due."""
-    async with database.sessions.begin() as session:
-        await session.execute(RELEASE, {"later": LATER})
 
 
 async def attempt(database: Database, queue: Queries, job: Job[Any], row: pgqueuer.Job) -> None:

@@ -19,6 +19,7 @@ import projects
 import scale
 import speed
 import surviving
+import telemetry
 import withstanding
 
 Benchmark = Callable[..., None]
@@ -38,8 +39,9 @@ INSIDE: list[Benchmark] = [
     *living.BENCHMARKS,
     *withstanding.BENCHMARKS,
     *jobs.BENCHMARKS,
+    *telemetry.BENCHMARKS,
 ]
-ANSWERS = {"jobs": ["jobs=yes"]}  # else the default project
+ANSWERS = {"jobs": ["jobs=yes"], "telemetry": ["telemetry=yes"]}  # else the default project
 
 
 def main() -> None:

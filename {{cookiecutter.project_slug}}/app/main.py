@@ -14,8 +14,9 @@ from app.database import Database, create_engine
 from app.items import routes as items
 from app.jobs import worker  # option: jobs=yes
 from app.web import docs, health, logs, openapi, problems
-from app.web.middleware import Application, RequestContext, allowed_hosts, cors
+from app.web.middleware import Application, RequestContext, allowed_hosts, cors, is_probe
 from app.web.shutdown import Shutdown
+from app.web.telemetry import router as telemetry  # option: telemetry=yes
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -28,7 +29,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
         generate_unique_id_function=openapi.operation_id,
         max_body_size=settings.max_body_size,
-        telemetry={"logs": False},  # they hold messages and values of exceptions
+        telemetry={"exclude": is_probe, "operation_spans": False, "logs": False},  # it quotes rows
         openapi_url="/openapi.json" if settings.api_docs else None,
         docs_url=None,  # see web/docs.py
         redoc_url=None,
@@ -48,6 +49,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(items.router)  # option: auth=none
     app.include_router(auth.signed_in(items.router))  # option: auth=accounts
     app.include_router(worker.router)  # option: jobs=yes
+    app.include_router(telemetry)  # option: telemetry=yes
     app.include_router(health.router)  # last: each request tries the routers in this order
     if settings.api_docs:
         docs.install(app)

@@ -1,0 +1,38 @@
+"""What telemetry costs a request: switched on, switched off, and not chosen."""
+
+from contextlib import ExitStack
+from pathlib import Path
+
+from measure import TEMPLATE, generate, report_ratio, run
+from otlp import receiver
+from wrk import REQUESTS, in_turns, middle, per_cpu, prepare, rate, serve_application
+
+AT_LEAST = {"on": ("off", 0.75), "off": ("without", 0.98)}
+
+
+def telemetry(project: Path) -> None:
+    """Requests with everything exported ÷ without a receiver (0.75) ÷ without the option (0.98)."""
+    prepare(project)
+    without = generate(project.parent / "without", TEMPLATE)
+    run(["uv", "sync", "--quiet"], without)
+    with ExitStack() as stack:
+        received = stack.enter_context(receiver())
+        endpoint = {"OTEL_EXPORTER_OTLP_ENDPOINT": received.url}
+        served = {
+            "on": serve_application(project, "app.main:app", env=endpoint),
+            "off": serve_application(project, "app.main:app"),
+            "without": serve_application(without, "app.main:app"),
+        }
+        servers = {name: stack.enter_context(server) for name, server in served.items()}
+        for kind, path in REQUESTS.items():
+            script = "create.lua" if kind == "create" else ""
+            loads = in_turns(script, **{name: (servers[name], path) for name in servers})
+            for name, those in loads.items():
+                print(f"{kind:13} {name:8} {middle(those, rate):7.0f} requests/s")
+            for name, (other, limit) in AT_LEAST.items():
+                for word, figure in (("", rate), (", of processor time", per_cpu)):
+                    ratio = middle(loads[name], figure) / middle(loads[other], figure)
+                    report_ratio(f"{kind}, {name} ÷ {other}{word}", ratio, limit)
+
+
+BENCHMARKS = [telemetry]

@@ -11,7 +11,8 @@ from unicodedata import category
 PROJECT_NAME = r""" {{ cookiecutter.project_name | tojson }} """
 PROJECT_SLUG = r""" {{ cookiecutter.project_slug | tojson }} """
 DESCRIPTION = r""" {{ cookiecutter.description | tojson }} """
-OPTIONS = """ auth={{ cookiecutter.auth }} jobs={{ cookiecutter.jobs }} telemetry={{ cookiecutter.telemetry }} """
+OPTIONS = """ auth={{ cookiecutter.auth }} jobs={{ cookiecutter.jobs }}
+    telemetry={{ cookiecutter.telemetry }} """
 
 # All packages of a project, also indirect ones: one of that name would depend on itself.
 DEPENDENCIES = """ aiosmtpd aiosmtplib alembic annotated-doc annotated-types anyio argon2-cffi

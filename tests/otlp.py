@@ -20,7 +20,7 @@ class Receiver:
     answering: Event = field(default_factory=Event)
 
     @property
-    def bytes(self) -> bytes:
+    def content(self) -> bytes:
         return b"".join(body for _, body in self.exports)
 
     def bodies(self, signal: str) -> Iterator[bytes]:

@@ -11,7 +11,7 @@ AT_LEAST = {"on": ("off", 0.75), "off": ("without", 0.98)}
 
 
 def telemetry(project: Path) -> None:
-    """Requests with everything exported ÷ without a receiver (0.75) ÷ without the option (0.98)."""
+    """Requests, all exported ÷ none (at least 0.75), and ÷ without the option (0.98)."""
     prepare(project)
     without = generate(project.parent / "without", TEMPLATE)
     run(["uv", "sync", "--quiet"], without)

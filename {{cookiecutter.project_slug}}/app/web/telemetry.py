@@ -27,7 +27,9 @@ from app.web.openapi import about_project
 
 DEFAULTS = {
     "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
-    "OTEL_SEMCONV_STABILITY_OPT_IN": "database,http",  # the stable names of attributes
+    "OTEL_SEMCONV_STABILITY_OPT_IN": "http",  # the stable names of attributes
+    "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",  # a trace of each request costs a quarter
+    "OTEL_TRACES_SAMPLER_ARG": "0.1",
 }
 FLUSH_SECONDS = 1  # at the end of the process, for what was not sent yet
 # Attributes that may quote a row or a token, and those whose query may.
@@ -56,7 +58,10 @@ def configure() -> None:
     sampler = None if exports("TRACES") else ALWAYS_OFF
     try:
         Configurator().configure(sampler=sampler, export_span_processor=batch)
-    except (OSError, RuntimeError, ValueError) as error:
+    except OSError as error:  # Prometheus's port
+        reason = f"OTEL_EXPORTER_PROMETHEUS_PORT: {error.strerror}; each process needs its own"
+        logger.error("No metrics are served: %s", reason)
+    except (RuntimeError, ValueError) as error:
         logger.error("Telemetry is incomplete, see docs/telemetry.md: %s", error)
     logging.setLogRecordFactory(with_span(logging.getLogRecordFactory()))
     instrument_libraries()

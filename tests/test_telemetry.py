@@ -259,7 +259,7 @@ def test_pool_in_use_and_waiting_requests_are_measured(
         assert client.get(f"{server.url}/items").status_code == 200
         slow = [
             subprocess.Popen(
-                [sys.executable, "-c", f"import httpx; httpx.get({url!r}, timeout=30)"]
+                [sys.executable, "-c", f"import httpx; httpx.get({url!r}, timeout=9)"]
             )
             for url in [f"{server.url}/slow"] * 3
         ]
@@ -325,24 +325,22 @@ def test_dashboard_names_exported_metrics_only(database: Stage) -> None:
     labels = {name for found in samples.values() for name in re.findall(r"(\w+)=", found)}
     assert len(names) > 8
     assert names - samples.keys() - {name for name in names if name in labels} == set()
-    grouped = re.findall(r"by \(([^)]*)\)|\{\{(\w+)\}\}", str(dashboard))
-    used = {word.strip() for pair in grouped for part in pair for word in part.split(",") if part}
+    grouped = re.findall(r"by \(([^)]*)\)", " ".join(queries))
+    used = {word.strip() for group in grouped for word in group.split(",")}
     assert used <= labels | {"le"}
     assert ROW not in text
 
 
 def scrape(port: int) -> str:
     try:
-        return httpx.get(f"http://127.0.0.1:{port}/metrics").text
+        return httpx.get(f"http://localhost:{port}/metrics").text
     except httpx.ConnectError:
         return ""
 
 
 def test_port_of_prometheus_in_use_is_a_line_and_stops_nothing(database: Stage) -> None:
-    env = {
-        "OTEL_METRICS_EXPORTER": "prometheus",
-        "OTEL_EXPORTER_PROMETHEUS_PORT": str(free_port()),
-    }
+    port = str(free_port())
+    env = {"OTEL_METRICS_EXPORTER": "prometheus", "OTEL_EXPORTER_PROMETHEUS_PORT": port}
     with serving(database, "", **env), serving(database, "", **env) as second:
         assert httpx.get(f"{second.url}/items").status_code == 200
     [line] = [line for line in lines(second) if line["level"] == "error"]
@@ -390,10 +388,8 @@ def test_receiver_that_is_away_delays_no_request_and_no_end(
     received.answering.clear()
     url = received.url if state == "silent" else f"http://127.0.0.1:{CLOSED_PORT}"
     with serving(database, url) as server, httpx.Client() as client:
-        for number in range(3000):  # more than the queue of spans can hold
-            assert client.get(
-                f"{server.url}/health/live" if number % 2 else f"{server.url}/items", timeout=2
-            ).is_success
+        for number in range(3000):  # more than the queue of spans holds
+            assert client.get(f"{server.url}/items", timeout=2).is_success
             if number == 2500:
                 memory = server.process.memory_info().rss
         assert server.process.memory_info().rss - memory < 8e6
@@ -406,7 +402,7 @@ def test_receiver_that_is_away_delays_no_request_and_no_end(
 def test_lint_and_types_are_clean(project: Project) -> None:
     copy = project.copy(short_directory())
     (copy.path / "routes.py").unlink()
-    [code] = [block for block in readmes.fenced(readmes.sections(PAGE)["Sentry"], "python")]
+    [code] = readmes.fenced(readmes.sections(PAGE)["Sentry"], "python")
     (copy.path / "app/sentry.py").write_text(code)
     copy.run("uv", "add", "--quiet", "sentry-sdk")
     copy.uv("ruff", "check")

@@ -46,9 +46,8 @@ ONLY: dict[str, tuple[tuple[str, object], ...]] = {
     ),
     r"app/jobs/.*|app/items/tasks\.py|.*_jobs_\w+\.py|docs/jobs\.md": (("jobs", True),),
     r"tests/(job_fixtures|test_items_tasks|test_jobs)\.py": (("jobs", True),),
-    r"(app/web|tests|docs)/(test_)?telemetry\.(md|py)|deploy/grafana\.json": (
-        ("telemetry", True),
-    ),
+    r"app/web/telemetry\.py|deploy/grafana\.json|docs/telemetry\.md": (("telemetry", True),),
+    r"tests/test_telemetry\.py": (("telemetry", True),),
     r"\.dockerignore|Dockerfile|compose\.yaml": (("docker", True),),
     r"\.github/.*": (("ci", "github"),),
     r"\.gitlab-ci\.yml": (("ci", "gitlab"),),

@@ -16,6 +16,7 @@ from weakref import WeakKeyDictionary
 from fastapi import APIRouter, FastAPI
 from opentelemetry import metrics, trace
 from opentelemetry.distro import OpenTelemetryConfigurator
+from opentelemetry.instrumentation.dependencies import get_dependency_conflicts
 from opentelemetry.metrics import CallbackOptions, Observation
 from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
@@ -142,7 +143,9 @@ def instrument_libraries() -> None:
     event.listen(Engine, "do_execute", partial(execute, "do_execute"))
     event.listen(Engine, "do_executemany", partial(execute, "do_executemany"))
     for found in entry_points(group="opentelemetry_instrumentor"):
-        found.load()().instrument()
+        library = found.load()()
+        if not get_dependency_conflicts(library.instrumentation_dependencies()):
+            library.instrument(skip_dep_check=True)
 
 
 def execute(name: str, cursor: Any, statement: str, parameters: Any, context: Any) -> bool:

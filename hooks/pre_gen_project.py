@@ -159,7 +159,8 @@ def check_imports() -> str | None:
     for name in ("alembic.py", "alembic/__init__.py"):  # the next hook removes an empty package
         if os.path.isfile(name) and (name == "alembic.py" or os.path.getsize(name) > 2):
             return f"{name}: it hides the library alembic; rename or remove it"
-    for name in (n for n, answer in FILES.items() if n.endswith(".py") and answer in OPTIONS):
+    answers = set(OPTIONS.split())
+    for name in (n for n, a in FILES.items() if n.endswith(".py") and {*a.split()} <= answers):
         folder, file = os.path.split(name)
         rival = f"{folder}.py" if file == "__init__.py" else name[:-3]
         if os.path.exists(rival):

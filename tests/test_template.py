@@ -91,7 +91,7 @@ def test_nothing_of_an_option_comes_without_it(bake: Bake) -> None:
         for line in (project.path / name).read_text().splitlines()
     }
     brought = re.compile(
-        "app.auth|_accounts_|pwdlib|MAIL_|app.jobs|pgqueuer|WORKER_IN|OTEL_|web.telemetry",
+        "app.auth|_accounts_|pwdlib|MAIL_|app.jobs|pgqueuer|WORKER_IN|\\bOTEL_|web.telemetry",
         re.IGNORECASE,
     )
     assert [name for name in names if brought.search(name)] == []
@@ -176,7 +176,7 @@ def test_both_hooks_know_the_modules_of_an_option() -> None:
         assert listed == pre_gen_project.FILES[name].split()
     for answer in filter(None, pre_gen_project.FILES.values()):
         question = answer.split("=")[0]
-        assert f" {question}={{{{ cookiecutter.{question} }}}} " in pre_gen_project.OPTIONS
+        assert f" {question}={{{{ cookiecutter.{question} }}}}" in pre_gen_project.OPTIONS
 
 
 OLDEST = interpreters(minors=[8])

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 
+import app.web.telemetry as telemetry  # option: telemetry=yes
 from app.auth import dependencies as auth  # option: auth=accounts
 from app.auth.routes import router as auth_router  # option: auth=accounts
 from app.config import Settings, get_settings
@@ -16,7 +17,6 @@ from app.jobs import worker  # option: jobs=yes
 from app.web import docs, health, logs, openapi, problems
 from app.web.middleware import Application, RequestContext, allowed_hosts, cors, is_probe
 from app.web.shutdown import Shutdown
-from app.web.telemetry import router as telemetry  # option: telemetry=yes
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -49,7 +49,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(items.router)  # option: auth=none
     app.include_router(auth.signed_in(items.router))  # option: auth=accounts
     app.include_router(worker.router)  # option: jobs=yes
-    app.include_router(telemetry)  # option: telemetry=yes
+    app.include_router(telemetry.router)  # option: telemetry=yes
     app.include_router(health.router)  # last: each request tries the routers in this order
     if settings.api_docs:
         docs.install(app)

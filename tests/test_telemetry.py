@@ -1,5 +1,6 @@
 """`telemetry=yes`: what servers and workers export to a receiver. And FastAPI's own telemetry."""
 
+import gzip
 import json
 import re
 import signal
@@ -53,7 +54,7 @@ app = create_app()
 
 @job(name="break", attempts=1)
 async def break_down(session: Session, payload: ItemRef) -> None:
-    raise RuntimeError("{SECRET}")
+    raise RuntimeError("{SECRET[::-1]}"[::-1])  # not in the source
 
 
 @app.post("/enqueued", status_code=201)
@@ -69,7 +70,7 @@ async def create_broken(session: Session) -> None:
 
 @app.get("/bug")
 async def bug() -> None:
-    raise RuntimeError("{SECRET}")
+    raise RuntimeError("{SECRET[::-1]}"[::-1])  # not in the source
 
 
 @app.get("/slow")
@@ -430,6 +431,8 @@ def test_logins_and_mails_leave_no_secret(accounts: Project, received: Receiver)
     ):
         body = {"email": email, "password": password}
         assert client.post("/auth/register", json=body).status_code == 202
+        log = database.directory / "worker.log"
+        wait_until(lambda: len(links(log)) == 1)
         database.psql("UPDATE accounts SET verified_at = now()")
         wrong = body | {"password": "a-wrong-password"}
         assert client.post("/auth/login", json=wrong).status_code == 401
@@ -439,7 +442,6 @@ def test_logins_and_mails_leave_no_secret(accounts: Project, received: Receiver)
         for _ in range(2):
             client.post("/items", json={"name": ROW})
         client.post("/auth/password/forgot", json={"email": email})
-        log = database.directory / "worker.log"
         wait_until(lambda: len(links(log)) == 2)
         wait_until(exported(received, "POST /auth/password/forgot"))
         wait_until(lambda: len(named(received, "process auth.send")) == 2, received.spans)
@@ -449,16 +451,49 @@ def test_logins_and_mails_leave_no_secret(accounts: Project, received: Receiver)
 
 def links(log: Path) -> list[str]:
     """The tokens of the mails that a worker has printed."""
-    return re.findall(r"#\S*token=([\w-]+)", log.read_text())
+    return re.findall(r"#(?:verify|reset)=([\w-]+)", log.read_text())
 
 
-def test_lint_and_types_are_clean(project: Project) -> None:
+@pytest.fixture(scope="module")
+def recipe(project: Project) -> Project:
+    """The project with the recipe for Sentry, and without the routes of these tests."""
     copy = project.copy(short_directory())
-    (copy.path / "routes.py").unlink()
     [code] = readmes.fenced(readmes.sections(PAGE)["Sentry"], "python")
     (copy.path / "app/sentry.py").write_text(code)
+    (copy.path / "routes.py").unlink()
     copy.run("uv", "add", "--quiet", "sentry-sdk")
-    copy.uv("ruff", "check")
-    copy.uv("ruff", "format", "--check")
-    copy.uv("mypy")
-    assert " passed" in copy.uv("pytest", "-q", "-n", "2")
+    return copy
+
+
+def test_lint_and_types_are_clean_and_the_suite_passes(recipe: Project) -> None:
+    recipe.uv("ruff", "check")
+    recipe.uv("ruff", "format", "--check")
+    recipe.uv("mypy")
+    assert " passed" in recipe.uv("pytest", "-q", "-n", "2")
+
+
+def test_sentry_gets_kinds_and_the_trace_and_no_value(
+    recipe: Project, database: Stage, received: Receiver
+) -> None:
+    routes = recipe.path / "routes.py"
+    routes.write_text(f"from app import sentry\n\nsentry.init()\n{ROUTES}")
+    local = Stage(recipe.path, database.directory, database.port)
+    dsn = received.url.replace("://", "://key@") + "/1"
+    try:
+        with serving(local, received.url, SENTRY_DSN=dsn) as server:
+            body = {"name": ROW}
+            assert httpx.post(f"{server.url}/items", json=body).status_code == 201
+            headers = {
+                "authorization": f"Bearer {TOKEN}",
+                "traceparent": f"00-{'ab' * 16}-{'cd' * 8}-01",
+            }
+            response = httpx.get(f"{server.url}/bug?token={TOKEN}", headers=headers)
+            assert response.status_code == 500
+    finally:
+        routes.unlink()
+    reports = [gzip.decompress(body) for path, body in received.exports if "envelope" in path]
+    report = b"".join(reports).decode()
+    assert "RuntimeError" in report
+    assert "ab" * 16 in report
+    for secret in (SECRET, ROW, TOKEN):
+        assert secret not in report

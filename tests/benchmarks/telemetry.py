@@ -7,7 +7,8 @@ from measure import TEMPLATE, generate, report_ratio, run
 from otlp import receiver
 from wrk import REQUESTS, in_turns, middle, per_cpu, prepare, rate, serve_application
 
-AT_LEAST = {"on": ("off", 0.75), "off": ("without", 0.98)}
+ALL = {"OTEL_TRACES_SAMPLER": "always_on"}  # not the default
+AT_LEAST = {"on": ("off", 0.75), "every trace": ("off", 0), "off": ("without", 0.98)}
 
 
 def telemetry(project: Path) -> None:
@@ -20,6 +21,7 @@ def telemetry(project: Path) -> None:
         endpoint = {"OTEL_EXPORTER_OTLP_ENDPOINT": received.url}
         served = {
             "on": serve_application(project, "app.main:app", env=endpoint),
+            "every trace": serve_application(project, "app.main:app", env=endpoint | ALL),
             "off": serve_application(project, "app.main:app"),
             "without": serve_application(without, "app.main:app"),
         }
@@ -28,7 +30,7 @@ def telemetry(project: Path) -> None:
             script = "create.lua" if kind == "create" else ""
             loads = in_turns(script, **{name: (servers[name], path) for name in servers})
             for name, those in loads.items():
-                print(f"{kind:13} {name:8} {middle(those, rate):7.0f} requests/s")
+                print(f"{kind:13} {name:11} {middle(those, rate):7.0f} requests/s")
             for name, (other, limit) in AT_LEAST.items():
                 for word, figure in (("", rate), (", of processor time", per_cpu)):
                     ratio = middle(loads[name], figure) / middle(loads[other], figure)

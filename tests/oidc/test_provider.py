@@ -14,10 +14,13 @@ from typing import Any
 
 import pytest
 from access_tokens import claims_for, sign
+from conftest import client_of, settings_for
 from fastapi import FastAPI
 from httpx import AsyncClient
 from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
+from sqlalchemy import URL
 
+from app.main import create_app
 from app.oidc import provider as module
 from app.oidc.provider import Provider as Fetcher
 from oidc.conftest import DISCOVERY, EC, JWKS, RSA, Provider, new_key, status_of, write
@@ -123,6 +126,24 @@ async def test_provider_that_refuses_connections_is_a_503(
 ) -> None:
     fetcher.issuer = "http://127.0.0.1:1"
     assert await status_of(client, token) == 503
+
+
+async def test_docs_get_the_endpoints_of_the_provider(worker_url: URL, provider: Provider) -> None:
+    settings = settings_for(worker_url, oidc_issuer=provider.url, oidc_docs_client_id="docs")
+    async with client_of(create_app(settings)) as client:
+        provider.metadata |= {"authorization_endpoint": "https://a/", "secret": 1}
+        assert (await client.get("/docs/openid-configuration")).status_code == 503
+    provider.metadata |= {"token_endpoint": "https://b/", "grant_types_supported": ["implicit"]}
+    async with client_of(create_app(settings)) as client:
+        responses = [await client.get("/docs/openid-configuration") for _ in range(3)]
+    assert responses[2].json() == {
+        "issuer": provider.url,
+        "authorization_endpoint": "https://a/",
+        "token_endpoint": "https://b/",
+        "grant_types_supported": ["authorization_code"],
+        "scopes_supported": ["openid"],
+    }
+    assert provider.requests == ATTEMPT * 2
 
 
 async def test_request_that_is_cancelled_ends_no_other(

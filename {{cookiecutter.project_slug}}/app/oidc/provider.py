@@ -28,6 +28,7 @@ class Provider:
 
     def __init__(self, issuer: str) -> None:
         self.issuer = issuer
+        self.metadata: dict[str, Any] = {}
         self.keys: dict[str, Key] = {}
         self.failed = False
         self.fresh_until = self.next_attempt = 0.0  # by monotonic()
@@ -38,13 +39,19 @@ class Provider:
 
         Known keys never wait for the provider. Raises ProviderUnavailable.
         """
-        if key_id not in self.keys or monotonic() > self.fresh_until:
+        if key_id not in self.keys:
+            await self.renew()
+            if self.failed and key_id not in self.keys:
+                raise ProviderUnavailable("The identity provider does not answer.")
+        elif monotonic() > self.fresh_until:
             self.start_attempt()
-        if key_id not in self.keys and self.attempt:
-            await asyncio.shield(self.attempt)  # others may wait for it too
-        if key_id not in self.keys and self.failed:
-            raise ProviderUnavailable("The identity provider does not answer.")
         return self.keys.get(key_id)
+
+    async def renew(self) -> None:
+        """Wait for the running attempt, or for a new one if the last was PAUSE ago."""
+        self.start_attempt()
+        if self.attempt:
+            await asyncio.shield(self.attempt)  # others may wait for it too
 
     def start_attempt(self) -> None:
         running = self.attempt and not self.attempt.done()
@@ -55,7 +62,8 @@ class Provider:
         """Replace the keys. After a failure the old ones stay."""
         try:
             async with asyncio.timeout(TIMEOUT), httpx.AsyncClient(timeout=TIMEOUT) as client:
-                self.keys = await fetch_keys(client, self.issuer)
+                self.metadata = await fetch_metadata(client, self.issuer)
+                self.keys = await fetch_keys(client, self.metadata.get("jwks_uri"))
             self.failed, self.fresh_until = False, monotonic() + MAX_AGE
         except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError, RecursionError) as error:
             self.failed = True
@@ -65,11 +73,14 @@ class Provider:
             self.next_attempt = monotonic() + PAUSE
 
 
-async def fetch_keys(client: httpx.AsyncClient, issuer: str) -> dict[str, Key]:
+async def fetch_metadata(client: httpx.AsyncClient, issuer: str) -> dict[str, Any]:
     metadata = await fetch_object(client, issuer.rstrip("/") + DISCOVERY)
     if metadata.get("issuer") != issuer:
         raise ValueError(f"OIDC_ISSUER should be {str(metadata.get('issuer'))[:200]!r}")
-    url = metadata.get("jwks_uri")
+    return metadata
+
+
+async def fetch_keys(client: httpx.AsyncClient, url: Any) -> dict[str, Key]:
     if not isinstance(url, str) or not is_secure(url):
         raise ValueError("its jwks_uri is no https URL")
     listed = (await fetch_object(client, url)).get("keys")

@@ -6,7 +6,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from joserfc import jws
-from joserfc.errors import ClaimError, JoseError
+from joserfc.errors import (
+    BadSignatureError,
+    ClaimError,
+    InvalidKeyIdError,
+    InvalidPayloadError,
+    JoseError,
+    UnsupportedHeaderError,
+)
 from joserfc.jws import JWSRegistry
 from joserfc.jwt import JWTClaimsRegistry
 
@@ -73,13 +80,15 @@ class Verifier:
         header = parts.headers()
         REGISTRY.check_header(header)
         if header.keys() & {"crit", "b64"} or header.get("typ", "jwt").lower() not in TYPES:
-            raise ValueError("an extension, or not an access token")
+            raise UnsupportedHeaderError
         key = await self.provider.key(header["kid"]) if "kid" in header else None
-        if key is None or not jws.validate_compact(parts, key, registry=REGISTRY):
-            raise ValueError("an unknown key or a wrong signature")
+        if key is None:
+            raise InvalidKeyIdError
+        if not jws.validate_compact(parts, key, registry=REGISTRY):
+            raise BadSignatureError
         claims = json.loads(parts.payload)
         if not isinstance(claims, dict):
-            raise ValueError("not claims")
+            raise InvalidPayloadError
         return claims
 
 

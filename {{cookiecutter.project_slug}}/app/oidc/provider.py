@@ -110,8 +110,8 @@ async def fetch_object(client: httpx.AsyncClient, url: str) -> dict[str, Any]:
 
 
 def read_key(data: Any) -> Key | None:
-    """Return a public key for signatures, or None: other ones do not matter."""
-    if not isinstance(data, dict) or data.keys() & SECRETS or data.get("use", "sig") != "sig":
+    """Return a public key, or None: other ones do not matter."""
+    if not isinstance(data, dict) or data.keys() & SECRETS:
         return None
     if data.get("kty") == "RSA" and len(str(data.get("n"))) < MODULUS:
         return None

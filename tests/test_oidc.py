@@ -34,38 +34,17 @@ def project(cookies_session: Cookies) -> Project:
     return project
 
 
-def add_tests(project: Project) -> list[str]:
-    """Copy the template's tests into a project. Returns what pytest is to run."""
+def add_tests(project: Project) -> None:
+    """Copy the template's tests into a project."""
     for name in ("machinery", "oidc"):
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(TEMPLATE / "tests" / name, project.path / "tests" / name, ignore=ignored)
-    tests = [path.name for path in sorted((project.path / "tests").glob("test_*.py"))]
-    return [f"tests/{name}" for name in [*tests, "oidc"]]
 
 
-@pytest.mark.parametrize("jobs", [False, pytest.param(True, marks=pytest.mark.exhaustive)])
-def test_oidc_passes_its_tests(cookies_session: Cookies, jobs: bool) -> None:
-    """Those that the owner keeps, and those of the template, without jobs and with them."""
-    changed = bake_with(cookies_session, {"auth": "oidc", "jobs": jobs}).copy(short_directory())
-    names = add_tests(changed)
-    assert " passed" in changed.uv("pytest", "-q", "-n", "2", *names)
-    for command in ("ruff check", "ruff format --check", "mypy"):
-        changed.uv(*command.split())
-
-
-@pytest.mark.exhaustive
-def test_oidc_passes_its_tests_with_lowest_dependencies(cookies_session: Cookies) -> None:
-    changed = bake_with(cookies_session, {"auth": "oidc"}).copy(short_directory())
-    names = add_tests(changed)
-    lowest = {"UV_RESOLUTION": "lowest-direct"}
-    assert " passed" in changed.uv("pytest", "-q", "-n", "2", *names, env=lowest)
-
-
-def test_code_of_the_page(project: Project) -> None:
-    changed = project.copy(short_directory())
-    page = (changed.path / "docs/auth.md").read_text()
+def add_code_of_the_page(project: Project) -> None:
+    page = (project.path / "docs/auth.md").read_text()
     route, test = readmes.fenced(page, "python")
-    routes = changed.path / "app/items/routes.py"
+    routes = project.path / "app/items/routes.py"
     imports, code = route.split("\n\n", 1)
     text = routes.read_text().replace(
         "from app.web.openapi", f"{imports}\nfrom sqlalchemy import delete\nfrom app.web.openapi"
@@ -74,9 +53,30 @@ def test_code_of_the_page(project: Project) -> None:
     code = f"{code}\n\n@router.get"
     routes.write_text(f'{before}{code}("/{{item_id}}"{after}')
     imports = "from access_tokens import SignIn\nfrom httpx import AsyncClient\n\n\n"
-    (changed.path / "tests/test_page.py").write_text(imports + test)
-    changed.uv("ruff", "check", "--fix", "--quiet", "--ignore=F811")
-    assert "1 passed" in changed.uv("pytest", "-q", "tests/test_page.py")
+    (project.path / "tests/test_page.py").write_text(imports + test)
+    project.uv("ruff", "check", "--fix", "--quiet", "--ignore=F811")
+
+
+def test_tests_pass_with_the_code_of_the_page(project: Project) -> None:
+    changed = project.copy(short_directory())
+    add_tests(changed)
+    add_code_of_the_page(changed)
+    tests = ("tests/test_page.py", "tests/test_oidc.py", "tests/oidc")
+    assert " passed" in changed.uv("pytest", "-q", "-n", "2", *tests)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("resolution", ["highest", "lowest-direct"])
+@pytest.mark.parametrize("jobs", [False, True])
+def test_every_test_passes(cookies_session: Cookies, jobs: bool, resolution: str) -> None:
+    """Those that the owner keeps, and those of the template."""
+    changed = bake_with(cookies_session, {"auth": "oidc", "jobs": jobs}).copy(short_directory())
+    add_tests(changed)
+    env = {"UV_RESOLUTION": resolution}
+    ignored = "--ignore=tests/machinery"
+    assert " passed" in changed.uv("pytest", "-q", "-n", "2", ignored, env=env)
+    for command in ("ruff check", "ruff format --check", "mypy"):
+        changed.uv(*command.split(), env=env)
 
 
 # A served project, and a provider.

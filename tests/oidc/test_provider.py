@@ -220,6 +220,7 @@ def after_metadata(provider: Provider, answer: Callable[..., None]) -> Callable[
 GARBAGE = {
     "HTML": send(b"<html>hunter2</html>", content_type="text/html"),
     "nothing": send(b""),
+    "no keys": send(b'{"keys": []}'),
     "a list": send(b"[]"),
     "a number": send(b"1"),
     "half of JSON": send(b'{"keys": ['),

@@ -84,11 +84,8 @@ async def fetch_keys(client: httpx.AsyncClient, url: Any) -> dict[str, Key]:
     if not isinstance(url, str) or not is_secure(url):
         raise ValueError("its jwks_uri is no https URL")
     listed = (await fetch_object(client, url)).get("keys")
-    keys: dict[str, Key] = {}
-    for data in listed if isinstance(listed, list) else []:
-        key = read_key(data)
-        if key and key.kid:
-            keys.setdefault(key.kid, key)
+    found = map(read_key, listed if isinstance(listed, list) else [])
+    keys = {key.kid: key for key in found if key and key.kid}
     if not keys:
         raise ValueError("it has no keys of a known type")
     return keys

@@ -20,6 +20,9 @@ OPTIONAL: dict[tuple[str, object], str] = {
         app/auth/service.py app/auth/settings.py app/auth/tasks.py app/auth/throttle.py
         app/auth/tokens.py app/models/account.py docs/auth.md tests/mail_fixtures.py
         tests/signing_in.py tests/test_auth.py """,
+    ("auth", "oidc"): """ app/oidc/__init__.py app/oidc/dependencies.py app/oidc/docs.py
+        app/oidc/errors.py app/oidc/provider.py app/oidc/settings.py app/oidc/tokens.py
+        docs/auth.md tests/access_tokens.py tests/test_oidc.py """,
     ("jobs", True): """ alembic/versions/2026-11-30_create_jobs_7b2d9c4e6f1a.py app/auth/tasks.py
         app/items/tasks.py app/jobs/__init__.py app/jobs/__main__.py app/jobs/queue.py
         app/jobs/tasks.py app/jobs/worker.py docs/jobs.md tests/job_fixtures.py

@@ -41,9 +41,9 @@ def files(directory: Path) -> set[str]:
 ONLY: dict[str, tuple[tuple[str, object], ...]] = {
     r"app/auth/tasks\.py|tests/mail_fixtures\.py": (("auth", "accounts"), ("jobs", True)),
     r"app/jobs/telemetry\.py": (("jobs", True), ("telemetry", True)),
-    r"app/auth/.*|.*/account\.py|.*_accounts_\w+\.py|.*/(test_)?auth\w*\.(md|py)": (
-        ("auth", "accounts"),
-    ),
+    r"docs/auth\.md": (("auth", "accounts"), ("auth", "oidc")),
+    r"app/oidc/.*|tests/(access_tokens|test_oidc)\.py": (("auth", "oidc"),),
+    r"app/auth/.*|.*/account\.py|.*_accounts_\w+\.py|.*/test_auth\.py": (("auth", "accounts"),),
     r"app/jobs/.*|app/items/tasks\.py|.*_jobs_\w+\.py|docs/jobs\.md": (("jobs", True),),
     r"tests/(job_fixtures|test_items_tasks|test_jobs)\.py": (("jobs", True),),
     r"app/web/telemetry\.py|deploy/grafana\.json|docs/telemetry\.md": (("telemetry", True),),
@@ -91,7 +91,8 @@ def test_nothing_of_an_option_comes_without_it(bake: Bake) -> None:
         for line in (project.path / name).read_text().splitlines()
     }
     brought = re.compile(
-        "app.auth|_accounts_|pwdlib|MAIL_|app.jobs|pgqueuer|WORKER_IN|\\bOTEL_|web.telemetry",
+        "app.auth|_accounts_|pwdlib|MAIL_|app.jobs|pgqueuer|WORKER_IN|oidc|joserfc|\\bOTEL_"
+        "|web.telemetry",
         re.IGNORECASE,
     )
     assert [name for name in names if brought.search(name)] == []
@@ -102,16 +103,16 @@ def test_nothing_of_an_option_comes_without_it(bake: Bake) -> None:
 # How many lines of each file are marked, by question.
 MARKS = {
     "auth": {
-        ".env.example": 9,
-        "AGENTS.md": 3,
-        "README.md": 3,
-        "app/config.py": 6,
-        "app/main.py": 6,
-        "compose.yaml": 9,
-        "docs/deploy.md": 4,
-        "pyproject.toml": 3,
-        "tests/conftest.py": 1,
-        "tests/test_items.py": 2,
+        ".env.example": 15,
+        "AGENTS.md": 6,
+        "README.md": 5,
+        "app/config.py": 11,
+        "app/main.py": 11,
+        "compose.yaml": 15,
+        "docs/deploy.md": 8,
+        "pyproject.toml": 5,
+        "tests/conftest.py": 2,
+        "tests/test_items.py": 3,
     },
     "jobs": {
         ".env.example": 2,

@@ -11,7 +11,8 @@ from unicodedata import category
 PROJECT_NAME = r""" {{ cookiecutter.project_name | tojson }} """
 PROJECT_SLUG = r""" {{ cookiecutter.project_slug | tojson }} """
 DESCRIPTION = r""" {{ cookiecutter.description | tojson }} """
-OPTIONS = """ auth={{ cookiecutter.auth }} jobs={{ cookiecutter.jobs }} """
+OPTIONS = """ auth={{ cookiecutter.auth }} jobs={{ cookiecutter.jobs }}
+    kubernetes={{ cookiecutter.kubernetes }} """
 
 # All packages of a project, also indirect ones: one of that name would depend on itself.
 DEPENDENCIES = """ aiosmtpd aiosmtplib alembic annotated-doc annotated-types anyio argon2-cffi
@@ -39,6 +40,11 @@ LAYOUT = """
     /?jobs=True docs/jobs.md tests/job_fixtures.py tests/test_items_tasks.py tests/test_jobs.py
     /?auth=accounts&jobs=True app/auth/tasks.py tests/mail_fixtures.py
     app/jobs/?jobs=True __init__.py __main__.py queue.py tasks.py worker.py
+    /?kubernetes=True app/read_replica.py docs/kubernetes.md docs/scale.md tests/test_read_replica.py
+    deploy/kubernetes/?kubernetes=True autoscaler.yaml backup.yaml cluster.sql cluster.yaml
+    deploy/kubernetes/?kubernetes=True deployment.yaml disruption.yaml kustomization.yaml
+    deploy/kubernetes/?kubernetes=True migrate.yaml network.yaml pooler.yaml service.yaml
+    deploy/kubernetes/?jobs=True&kubernetes=True worker.yaml
     app/database/ __init__.py asyncpg_url.py autogenerate.py base.py engine.py migrations.py
     app/database/ objects.py revisions.py sessions.py settings.py urls.py violations.py
     app/items/ __init__.py routes.py schemas.py service.py

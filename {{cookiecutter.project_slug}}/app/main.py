@@ -13,6 +13,7 @@ from app.config import Settings, get_settings
 from app.database import Database, create_engine
 from app.items import routes as items
 from app.jobs import worker  # option: jobs=yes
+from app.read_replica import router as replica_router  # option: kubernetes=yes
 from app.web import docs, health, logs, openapi, problems
 from app.web.middleware import Application, RequestContext, allowed_hosts, cors
 from app.web.shutdown import Shutdown
@@ -48,6 +49,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(items.router)  # option: auth=none
     app.include_router(auth.signed_in(items.router))  # option: auth=accounts
     app.include_router(worker.router)  # option: jobs=yes
+    app.include_router(replica_router)  # option: kubernetes=yes
     app.include_router(health.router)  # last: each request tries the routers in this order
     if settings.api_docs:
         docs.install(app)

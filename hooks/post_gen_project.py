@@ -31,7 +31,8 @@ OPTIONAL: dict[tuple[str, object], str] = {
         deploy/kubernetes/deployment.yaml deploy/kubernetes/disruption.yaml
         deploy/kubernetes/kustomization.yaml deploy/kubernetes/migrate.yaml
         deploy/kubernetes/network.yaml deploy/kubernetes/pooler.yaml deploy/kubernetes/service.yaml
-        deploy/kubernetes/worker.yaml docs/kubernetes.md docs/scale.md tests/test_read_replica.py """,
+        deploy/kubernetes/worker.yaml docs/kubernetes.md docs/scale.md
+        tests/test_read_replica.py """,
     ("ci", "github"): ".github/dependabot.yml .github/workflows/ci.yml .pre-commit-config.yaml",
     ("ci", "gitlab"): ".gitlab-ci.yml .pre-commit-config.yaml",
 }

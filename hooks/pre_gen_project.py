@@ -40,7 +40,8 @@ LAYOUT = """
     /?jobs=True docs/jobs.md tests/job_fixtures.py tests/test_items_tasks.py tests/test_jobs.py
     /?auth=accounts&jobs=True app/auth/tasks.py tests/mail_fixtures.py
     app/jobs/?jobs=True __init__.py __main__.py queue.py tasks.py worker.py
-    /?kubernetes=True app/read_replica.py docs/kubernetes.md docs/scale.md tests/test_read_replica.py
+    /?kubernetes=True app/read_replica.py docs/kubernetes.md docs/scale.md
+    tests/?kubernetes=True test_read_replica.py
     deploy/kubernetes/?kubernetes=True autoscaler.yaml backup.yaml cluster.sql cluster.yaml
     deploy/kubernetes/?kubernetes=True deployment.yaml disruption.yaml kustomization.yaml
     deploy/kubernetes/?kubernetes=True migrate.yaml network.yaml pooler.yaml service.yaml

@@ -41,6 +41,8 @@ class Balancer:
     async def pass_on(self, client: asyncio.StreamReader, answer: asyncio.StreamWriter) -> None:
         self.turn += 1
         with closing(answer):  # even if no server is ready, or it refuses
+            if not self.ready:
+                return
             server = self.ready[self.turn % len(self.ready)]
             source, request = await asyncio.open_connection(server.host, server.port)
             await asyncio.gather(copy(client, request), copy(source, answer))

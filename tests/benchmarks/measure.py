@@ -26,9 +26,9 @@ def generate(directory: Path, template: Path, *answers: str) -> Path:
     return directory / "my-api"
 
 
-def install(directory: Path) -> Path:
-    """Generate a default project in `directory`, with its environment and without `.env`."""
-    project = generate(directory, TEMPLATE)
+def install(directory: Path, *answers: str) -> Path:
+    """Generate a project in `directory`, with its environment and without `.env`."""
+    project = generate(directory, TEMPLATE, *answers)
     (project / ".env").unlink()
     run(["uv", "sync", "--quiet"], project)
     return project

@@ -27,7 +27,7 @@ class Balancer:
     async def run(self) -> None:
         limits = httpx.Limits(max_keepalive_connections=0)
         async with (
-            httpx.AsyncClient(limits=limits, timeout=1, trust_env=False) as http,
+            httpx.AsyncClient(limits=limits, timeout=2, trust_env=False) as http,
             await asyncio.start_server(self.pass_on, "127.0.0.1", self.port),
         ):
             while not self.stopped:

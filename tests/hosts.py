@@ -31,6 +31,7 @@ PORT = {"old": 8000, "new": 8001}
 POOLER_PORT = 6432
 DELAY = 2  # seconds from SIGTERM until connections are refused
 TIMEOUT = 3  # seconds of a client that waits for a response
+RECOVERY = 10  # seconds after the promotion, on a busy machine
 
 
 def ip(*arguments: str) -> str:
@@ -340,7 +341,7 @@ def failover(running: Hosts, balancer: Balancer) -> Outcome:
         promoted = time.monotonic()
         load.wait_for(200)
         last = max((a.sent + a.seconds for a in load.failed), default=failed)
-        faults = late(load, promoted + 5)
+        faults = late(load, promoted + RECOVERY)
     counts, faults = judge(load, faults, (0, 503))
     times = f"promoted after {promoted - failed:.1f} s, last failure after {last - failed:.1f} s"
     return Outcome(f"{counts}, {times}", faults)

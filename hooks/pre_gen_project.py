@@ -28,7 +28,7 @@ DEPENDENCIES = """ aiosmtpd aiosmtplib alembic annotated-doc annotated-types any
 # The template's files: a folder, then those in it. All are written; answers then drop some.
 LAYOUT = """
     / .dockerignore .env.example .gitignore .gitlab-ci.yml .pre-commit-config.yaml .squawk.toml
-    / AGENTS.md Dockerfile README.md alembic.ini compose.yaml pyproject.toml roles.sql
+    / AGENTS.md Dockerfile README.md SECURITY.md alembic.ini compose.yaml pyproject.toml roles.sql
     / .github/dependabot.yml .github/workflows/ci.yml app/models/__init__.py app/models/item.py
     alembic/ env.py script.py.mako versions/2026-11-22_create_items_1f0c5e7a9b3d.py
     app/ __init__.py __main__.py config.py dependencies.py errors.py main.py types.py

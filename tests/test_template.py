@@ -46,6 +46,8 @@ ONLY: dict[str, tuple[tuple[str, object], ...]] = {
     r"app/jobs/.*|app/items/tasks\.py|.*_jobs_\w+\.py|docs/jobs\.md": (("jobs", True),),
     r"tests/(job_fixtures|test_items_tasks|test_jobs)\.py": (("jobs", True),),
     r"\.dockerignore|Dockerfile|compose\.yaml": (("docker", True),),
+    r"deploy/kubernetes/worker\.yaml": (("jobs", True), ("kubernetes", True)),
+    r"deploy/.*|docs/(kubernetes|scale)\.md|.*/(test_)?read_replica\.py": (("kubernetes", True),),
     r"\.github/.*": (("ci", "github"),),
     r"\.gitlab-ci\.yml": (("ci", "gitlab"),),
     r"\.pre-commit-config\.yaml": (("ci", "github"), ("ci", "gitlab")),
@@ -80,7 +82,7 @@ def test_each_choice_gives_exactly_its_files_and_env(
 
 def test_nothing_of_an_option_comes_without_it(bake: Bake) -> None:
     """No file, and no line."""
-    project = bake(auth="none", jobs=False, docker=False, ci="none")
+    project = bake(auth="none", jobs=False, docker=False, kubernetes=False, ci="none")
     names = {path.name for path in project.path.rglob("*")} | {
         line
         for name in post_gen_project.MARKED
@@ -88,7 +90,8 @@ def test_nothing_of_an_option_comes_without_it(bake: Bake) -> None:
         for line in (project.path / name).read_text().splitlines()
     }
     brought = re.compile(
-        "app.auth|_accounts_|pwdlib|MAIL_|app.jobs|pgqueuer|WORKER_IN", re.IGNORECASE
+        "app.auth|_accounts_|pwdlib|MAIL_|app.jobs|pgqueuer|WORKER_IN|replica_r|URL_READ|kubernetes",
+        re.IGNORECASE,
     )
     assert [name for name in names if brought.search(name)] == []
     tools = re.compile("docker|compose|github|gitlab|pre-commit", re.IGNORECASE)
@@ -104,7 +107,11 @@ MARKS = {
         "app/config.py": 6,
         "app/main.py": 6,
         "compose.yaml": 9,
+        "deploy/kubernetes/deployment.yaml": 1,
+        "deploy/kubernetes/kustomization.yaml": 1,
+        "deploy/kubernetes/worker.yaml": 1,
         "docs/deploy.md": 4,
+        "docs/kubernetes.md": 1,
         "pyproject.toml": 3,
         "tests/conftest.py": 1,
         "tests/test_items.py": 2,
@@ -117,12 +124,25 @@ MARKS = {
         "app/config.py": 1,
         "app/main.py": 2,
         "compose.yaml": 2,
+        "deploy/kubernetes/kustomization.yaml": 1,
         "dev/postgres.py": 1,
         "docs/auth.md": 8,
         "docs/deploy.md": 1,
+        "docs/scale.md": 5,
         "pyproject.toml": 2,
         "tests/conftest.py": 1,
         "tests/signing_in.py": 1,
+    },
+    "docker": {
+        ".github/dependabot.yml": 1,
+    },
+    "kubernetes": {
+        ".env.example": 2,
+        "README.md": 1,
+        "app/config.py": 2,
+        "app/main.py": 2,
+        "compose.yaml": 1,
+        "docs/deploy.md": 1,
     },
 }
 
@@ -164,7 +184,7 @@ def test_both_hooks_know_the_modules_of_an_option() -> None:
         assert listed == pre_gen_project.FILES[name].split()
     for answer in filter(None, pre_gen_project.FILES.values()):
         question = answer.split("=")[0]
-        assert f" {question}={{{{ cookiecutter.{question} }}}} " in pre_gen_project.OPTIONS
+        assert f"{question}={{{{ cookiecutter.{question} }}}}" in pre_gen_project.OPTIONS
 
 
 OLDEST = interpreters(minors=[8])

@@ -170,6 +170,28 @@ def test_containers_are_read_only_and_unprivileged(known: dict[tuple[str, str], 
         assert "memory" in spec["resources"]["limits"]
 
 
+def test_each_pod_gets_its_own_password_only(known: dict[tuple[str, str], Object]) -> None:
+    """The Job that of the owner, the others that of the application."""
+    passwords = {("app", "password"), ("app-owner", "password")}
+    for name, workload in workloads(known).items():
+        used = {(it["name"], it["key"]) for it in references(workload)}
+        own = ("app-owner" if name == "migrate" else "app", "password")
+        assert used & passwords == {own}
+
+
+def test_standbys_of_the_page_are_those_of_the_cluster(
+    known: dict[tuple[str, str], Object],
+) -> None:
+    (block,) = readmes.fenced(readmes.read(f"{readmes.PRODUCT}/docs/scale.md"), "yaml")
+    (variable,) = yaml.safe_load(block)
+    services = [
+        f"{known['Cluster', 'postgres']['metadata']['name']}-{kind}" for kind in ("ro", "rw")
+    ]
+    assert variable["name"] == "DATABASE_URL_READ"
+    assert f"$(APP_PASSWORD)@{','.join(services)}:5432/app?" in variable["value"]
+    assert "target_session_attrs=prefer-standby" in variable["value"]
+
+
 def test_pods_end_before_they_are_killed(
     project: Path, known: dict[tuple[str, str], Object]
 ) -> None:

@@ -391,7 +391,7 @@ def image(project: Path, uv_cache: str) -> Image:
     return image
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def pods(project: Path) -> Iterator[Pods]:
     """A server and a pooler that ask for passwords and speak TLS, as those of the operator."""
     place = short_directory()
@@ -438,7 +438,9 @@ def test_pods_are_carried_out(pods: Pods, image: Image) -> None:
             wait_until(lambda: pods.psql(LISTENING) == "1")
             for process in (worker, server):
                 process.send_signal(signal.SIGTERM)
-            assert client.get("/health/live").status_code == 200  # during the delay
+            wait_until(lambda: probe(pods, client, "readinessProbe") == 503)
+            assert probe(pods, client, "livenessProbe") == 200  # during the delay
+            server.send_signal(signal.SIGTERM)  # which skips the rest of it
             finish(worker)
         finally:
             if worker.poll() is None:

@@ -62,12 +62,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Fail a whole run that has left a shell block of the documentation out."""
+    """Fail a whole run that left a shell block out. Exhaustive tests run the blocks of options."""
     config = session.config
     asked = config.option.keyword or config.option.collectonly or config.option.lf
     whole = config.args_source is not config.ArgsSource.ARGS and not asked
-    if whole and config.option.markexpr == "not exhaustive" and not hasattr(config, "workerinput"):
-        for block in readmes.not_taken():
+    marks = ("not exhaustive", "exhaustive")
+    if whole and config.option.markexpr in marks and not hasattr(config, "workerinput"):
+        of_options = {f"{readmes.PRODUCT}/{name}" for name in optional_files()} | {
+            "docs/options.md"
+        }
+        chosen = config.option.markexpr == marks[1]
+        pages = [page for page in readmes.READMES if (page in of_options) is chosen]
+        for block in readmes.not_taken(pages):
             print(f"\nno test runs the block in {block}")
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 

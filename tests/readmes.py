@@ -1,13 +1,14 @@
 """The shell blocks of the documentation.
 
 A test that runs a block gets it from `take()`, which records the block. conftest.py fails a whole
-run in which a block was not taken.
+run, of the default or of the exhaustive tests, in which a block was not taken.
 """
 
 import json
 import os
 import re
 import textwrap
+from collections.abc import Iterable
 from hashlib import sha256
 from pathlib import Path
 
@@ -92,12 +93,12 @@ def take(readme: str, heading: str = "", first: int = 0, last: int | None = None
     return [block for _, block in found]
 
 
-def not_taken() -> list[str]:
+def not_taken(readmes: Iterable[str]) -> list[str]:
     """Return the blocks that no test took: page, section and first line."""
     taken = {path.name for path in records().iterdir()}
     return [
         f"{readme}, {heading or 'at the top'}: {block.splitlines()[0]}"
-        for readme in READMES
+        for readme in readmes
         for heading in sections(readme)
         for number, block in enumerate(blocks(readme, heading))
         if record(readme, heading, number) not in taken

@@ -15,7 +15,7 @@ from conftest import TEMPLATE, Project, bake_with, short_directory, tool
 from load import Stage, stage
 from pytest_cookies.plugin import Cookies
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.exhaustive]
 
 PAGE = f"{readmes.PRODUCT}/docs/auth.md"
 TOOLS = ("aiosmtpd", "trustme")  # which these tests need
@@ -40,9 +40,7 @@ def changed(project: Project) -> Project:
     return copied
 
 
-@pytest.mark.parametrize(
-    "more", [(), pytest.param(("jobs", "mails"), marks=pytest.mark.exhaustive)], ids=str
-)
+@pytest.mark.parametrize("more", [(), ("jobs", "mails")], ids=str)
 def test_accounts_pass_their_tests(cookies_session: Cookies, more: tuple[str, ...]) -> None:
     """Those that the owner keeps, and those of the template, without jobs and with them."""
     answers = {"auth": "accounts", "jobs": bool(more)}
@@ -207,7 +205,6 @@ def test_log_holds_no_secret(served: Stage, accounts: list[str]) -> None:
         assert secret not in log
 
 
-@pytest.mark.exhaustive
 @pytest.mark.parametrize("login", [True, False])
 def test_schemathesis_finds_nothing(
     served: Stage, accounts: list[str], tmp_path: Path, login: bool

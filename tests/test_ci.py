@@ -169,7 +169,8 @@ def bill(project: Project) -> set[str]:
 
 @pytest.mark.long
 @pytest.mark.slow
-@pytest.mark.parametrize("ci", ["github", pytest.param("gitlab", marks=pytest.mark.exhaustive)])
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("ci", ["github", "gitlab"])
 def test_every_command_succeeds(
     bake: Bake, tools: dict[str, str], service: str, flaws: tuple[str, set[str]], ci: str
 ) -> None:

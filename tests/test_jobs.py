@@ -14,7 +14,7 @@ from pytest_cookies.plugin import Cookies
 from servers import pgbouncer
 from serving import ENVIRONMENT, wait_until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.exhaustive]
 
 ENQUEUE = """
 import asyncio, sys
@@ -186,7 +186,7 @@ def test_application_enqueues_through_pgbouncer(server: Stage) -> None:
         assert worker.wait(30) == 0
 
 
-@pytest.mark.parametrize("mode", ["fast", pytest.param("immediate", marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize("mode", ["fast", "immediate"])
 def test_workers_outlive_a_restart_of_postgresql(server: Stage, mode: str) -> None:
     run(server, "-c", ENQUEUE, "300")
     workers = [start_worker(server), start_worker(server)]

@@ -24,6 +24,8 @@ from servers import free_port, pgbouncer, postgresql, psql, run_as_account, writ
 from serving import wait_until
 from test_docker import Image, finish
 
+pytestmark = [pytest.mark.slow, pytest.mark.exhaustive]
+
 PAGE = f"{readmes.PRODUCT}/docs/kubernetes.md"
 # Kinds of the operator, each with its own schema.
 OPERATOR = "postgresql.cnpg.io/v1"
@@ -119,8 +121,6 @@ def faults(place: Path, given: list[Object]) -> str:
     return ""
 
 
-@pytest.mark.slow
-@pytest.mark.exhaustive
 def test_objects_of_the_operator_are_valid(
     known: dict[tuple[str, str], Object], schemas: Path
 ) -> None:
@@ -422,7 +422,6 @@ def probe(pods: Pods, client: httpx.Client, name: str) -> int:
     return client.get(spec[name]["httpGet"]["path"]).status_code
 
 
-@pytest.mark.slow
 def test_pods_are_carried_out(pods: Pods, image: Image) -> None:
     """The application waits for the Job, then serves through the pooler until SIGTERM."""
     with pods.served(image) as (server, client):
@@ -451,7 +450,6 @@ def test_pods_are_carried_out(pods: Pods, image: Image) -> None:
         assert server.returncode in (0, -signal.SIGTERM)
 
 
-@pytest.mark.slow
 def test_cluster_has_the_roles_and_their_limits(pods: Pods) -> None:
     limits = pods.psql("SELECT unnest(setconfig) FROM pg_db_role_setting ORDER BY 1").split("\n")
     assert limits == ["idle_in_transaction_session_timeout=60s", "lock_timeout=5s"]

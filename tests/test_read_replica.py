@@ -13,7 +13,7 @@ from pytest_cookies.plugin import Cookies
 from servers import control, postgresql, psql, standby
 from serving import serve, wait_until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.exhaustive]
 
 ACCESS = f"{TRUST}local replication all trust\n"
 

@@ -70,6 +70,7 @@ def perform(project: Project, mode: str, rows: int, *recipes: str) -> dict[str, 
 
 
 @pytest.mark.long
+@pytest.mark.exhaustive
 def test_recipes_do_not_stall_a_writer(started: Project) -> None:
     slow = list(RECIPES)
     for _ in range(ATTEMPTS):
@@ -85,6 +86,7 @@ def test_recipes_do_not_stall_a_writer(started: Project) -> None:
     pytest.fail(f"the writer waited too long: {stalls}")
 
 
+@pytest.mark.exhaustive
 def test_interrupted_recipes_run_again(started: Project) -> None:
     results = perform(started, "interrupt", 5_000)
     assert results.keys() == RECIPES.keys()
@@ -94,6 +96,7 @@ def test_interrupted_recipes_run_again(started: Project) -> None:
         assert result == nothing | LEFT.get(recipe, {}), recipe
 
 
+@pytest.mark.exhaustive
 def test_plain_operation_stalls_a_writer(started: Project) -> None:
     """The measurement notices a stall: one UPDATE of all rows is several times worse."""
     recipe = "Backfill in batches"

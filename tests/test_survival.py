@@ -30,7 +30,7 @@ SCENARIOS: dict[str, Any] = {
     "pool exhausted": survival.exhausted,
     "statement timeout": survival.overtime,
     "clients that leave": survival.abandoned,
-    "migrations": survival.migrated,
+    "migrations": pytest.param(survival.migrated, marks=EXHAUSTIVE),
     "SIGTERM": survival.rolling,
     "SIGTERM, two workers": pytest.param(
         lambda stage: survival.rolling(stage, workers=2), marks=EXHAUSTIVE

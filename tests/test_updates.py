@@ -118,6 +118,7 @@ def run(heading: str, project: Project, template: Path, option: str = "auth") ->
     return project.run("sh", "-euc", readmes.ADDRESS.sub(str(template), block)).stdout
 
 
+@pytest.mark.exhaustive
 def test_option_comes_without_cruft(template_repository: Path, tmp_path: Path) -> None:
     """As in a new project, but for what the owner has changed."""
     project = generate(template_repository, tmp_path, "cookiecutter")
@@ -131,13 +132,10 @@ def test_option_comes_without_cruft(template_repository: Path, tmp_path: Path) -
     assert git(project.path, "status", "--porcelain") == ""
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("tool", "option"),
-    [
-        ("cruft", "auth"),
-        pytest.param("cruft", "jobs", marks=pytest.mark.exhaustive),
-        pytest.param("cookiecutter", "auth", marks=pytest.mark.exhaustive),
-    ],
+    [("cruft", "auth"), ("cruft", "jobs"), ("cookiecutter", "auth")],
 )
 def test_option_comes_to_a_migrated_database(
     template_repository: Path, tmp_path: Path, installed: Project, tool: str, option: str

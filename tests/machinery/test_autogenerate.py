@@ -379,7 +379,7 @@ async def test_violated_enum_names_its_field(
         with pytest.raises(IntegrityError) as error:
             await connection.execute(insert)
     found = violations.explain(error.value, "POST")
-    assert found == (422, "A rule forbids this last.", ["last"])
+    assert found == (422, "This last breaks a rule.", ["last"])
 
 
 @pytest.mark.parametrize("value", [1, "a:b", "a%", "a'b", "a\\b"])

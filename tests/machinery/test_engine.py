@@ -547,7 +547,7 @@ async def test_connection_lost_in_commit_leaves_the_outcome_open(
 
     response = await served_client.post("/lost")
     assert response.status_code == 503
-    assert "look whether the change was stored" in response.json()["detail"]
+    assert "Read whether the change was stored" in response.json()["detail"]
 
 
 TERMINATING = """

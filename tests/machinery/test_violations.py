@@ -168,55 +168,55 @@ def assert_problem(response: Response, status: int, detail: str, *fields: str) -
 CONFLICTS = {
     "unique": (
         "INSERT INTO pytest_parents VALUES (9, 'secret')",
-        *("Another one has this name.", "name"),
+        *("Another record has this name.", "name"),
     ),
     "primary key": (
         "INSERT INTO pytest_parents VALUES (1, 'x')",
-        *("Another one has this id.", "id"),
+        *("Another record has this id.", "id"),
     ),
     "unique together": (
         "UPDATE pytest_children SET parent_id = 1, label = 'secret' WHERE id = 2",
-        *("Another one has this parent_id and title.", "parent_id", "title"),
+        *("Another record has this parent_id and title.", "parent_id", "title"),
     ),
     "unique index": (
         "INSERT INTO pytest_children (id, code) VALUES (9, 'secret')",
-        *("Another one has this code.", "code"),
+        *("Another record has this code.", "code"),
     ),
     "name of more than 63 characters": (
         "UPDATE pytest_children SET column_whose_constraint_has_a_name_that_is_cut = 'secret'",
-        *("Another one has this long.", "long"),
+        *("Another record has this long.", "long"),
     ),
     "unknown to the models": (
         "INSERT INTO pytest_parents VALUES (9, 'x')",
-        "Another one has this value.",
+        "Another record has this value.",
     ),
     "without a name": (
         "INSERT INTO pytest_parents VALUES (9, 'x', 1)",
-        "Another one excludes this value.",
+        "This value conflicts with another record.",
     ),
     "exclusion": (
         "INSERT INTO pytest_children (id, lent) VALUES (9, '[2000-01-31, 2000-03-01)')",
-        *("Another one excludes this lent.", "lent"),
+        *("This lent conflicts with another record.", "lent"),
     ),
     "foreign key on insert": (
         "INSERT INTO pytest_children (id, parent_id) VALUES (9, 999)",
-        *("There is nothing with this parent_id.", "parent_id"),
+        *("This parent_id refers to a record that does not exist.", "parent_id"),
     ),
     "foreign key on update": (
         "UPDATE pytest_children SET parent_id = 999",
-        *("There is nothing with this parent_id.", "parent_id"),
+        *("This parent_id refers to a record that does not exist.", "parent_id"),
     ),
     "name that another table has too": (
         "UPDATE pytest_children SET other_id = 999",
-        *("There is nothing with this other_id.", "other_id"),
+        *("This other_id refers to a record that does not exist.", "other_id"),
     ),
     "foreign key on delete": (
         "DELETE FROM pytest_parents WHERE id = 1",
-        "It is still the parent_id of another one.",
+        "Another record still refers to it by parent_id.",
     ),
     "restricted delete": (
         "DELETE FROM pytest_parents WHERE id = 2",
-        "It is still the guard_id of another one.",
+        "Another record still refers to it by guard_id.",
     ),
 }
 
@@ -241,9 +241,9 @@ async def test_conflict_is_409_and_names_the_fields(
     [
         (
             "UPDATE pytest_children SET status = 'secret'",
-            ["A rule forbids this status.", "status"],
+            ["This status breaks a rule.", "status"],
         ),
-        ("UPDATE pytest_parents SET desk = 0", ["A rule forbids this value."]),
+        ("UPDATE pytest_parents SET desk = 0", ["This value breaks a rule."]),
     ],
 )
 async def test_violated_check_is_422(
@@ -257,8 +257,8 @@ async def test_violated_check_is_422(
 @pytest.mark.parametrize(
     ("method", "detail", "fields"),
     [
-        ("POST", "There is nothing with this parent_id.", ["parent_id"]),
-        ("DELETE", "It is still the parent_id of another one.", []),
+        ("POST", "This parent_id refers to a record that does not exist.", ["parent_id"]),
+        ("DELETE", "Another record still refers to it by parent_id.", []),
     ],
 )
 async def test_failed_commit_is_explained_like_a_statement(
@@ -294,9 +294,9 @@ MEANINGS = {
     "22003": (422, UNSTORABLE),
     "22021": (422, UNSTORABLE),
     "22P05": (422, UNSTORABLE),
-    "23505": (409, "Another one has this value."),
-    "23514": (422, "A rule forbids this value."),
-    "23P01": (409, "Another one excludes this value."),
+    "23505": (409, "Another record has this value."),
+    "23514": (422, "This value breaks a rule."),
+    "23P01": (409, "This value conflicts with another record."),
     "25006": (503, "The database takes no changes now."),
     "40001": (503, CONTENDED),
     "40P01": (503, CONTENDED),

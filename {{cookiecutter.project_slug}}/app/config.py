@@ -1,4 +1,4 @@
-"""Settings: the environment, then `.env`, as typed values."""
+"""Settings as typed values. An environment variable takes precedence over `.env`."""
 
 import re
 import sys
@@ -12,9 +12,9 @@ from app.auth import settings as auth  # option: auth=accounts
 from app.database import ConfigurationError, DatabaseSettings
 from app.read_replica import ReadURL  # option: kubernetes=yes
 
-Names = Annotated[list[str], NoDecode]  # separated by commas or spaces
+Names = Annotated[list[str], NoDecode]  # not JSON: separated by commas or spaces
 
-# The forms that browsers send. A value in another form would never match.
+# A pattern for each value, since a value in another form would never match, and an example.
 PATTERNS = {
     "allowed_hosts": (r"\*|(\*\.)?[a-z0-9._-]+", "api.example.com or *.example.com"),
     "cors_origins": (r"\*|https?://[a-z0-9._-]+(:\d+)?", "https://www.example.com"),
@@ -50,7 +50,7 @@ class Settings(DatabaseSettings):
 
 @cache
 def get_settings() -> Settings:
-    """Return the settings of this process, read once. Exits with a line for each wrong one."""
+    """Return the settings of this process, read once. Exits with one line for each error."""
     try:
         return Settings()
     except ConfigurationError as error:

@@ -20,14 +20,14 @@ async def get_database(connection: HTTPConnection) -> Database:
 async def get_session(connection: HTTPConnection) -> AsyncIterator[AsyncSession]:
     async with (await get_database(connection)).sessions() as session:
         yield session
-        await session.run_sync(commit)  # not after an exception: closing rolls back
+        await session.run_sync(commit)  # an exception skips it, and closing rolls back
 
 
 async def get_reader(connection: HTTPConnection) -> Reader:
     return (await get_database(connection)).reader
 
 
-# scope="function" ends the dependency, and so the transaction, before the response is sent:
-# a client that has its answer finds its rows, and a failed commit is an error.
+# scope="function": FastAPI ends the dependency, and so commits, before it sends the response.
+# A client that has its response finds its rows. A failed commit becomes an error response.
 Session = Annotated[AsyncSession, Depends(get_session, scope="function")]
 ReadSession = Annotated[Reader, Depends(get_reader)]

@@ -2,7 +2,7 @@
 
 
 class AppError(Exception):
-    """An error that a client can act on: `raise NotFound("There is no item 7.")`."""
+    """An error whose message is for the client: `raise NotFound("There is no item 7.")`."""
 
     status = 400
 
@@ -20,6 +20,6 @@ class Conflict(AppError):
 
 
 class Unprocessable(AppError):
-    """The request is well-formed, and a rule forbids it."""
+    """The request is well-formed, but a rule forbids it."""
 
     status = 422

@@ -20,24 +20,23 @@ from app.web.shutdown import Shutdown
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
-    """Return a new application. `settings` default to those of the environment."""
+    """Return a new application. `settings` are by default get_settings()."""
     settings = settings or get_settings()
-    logs.configure()  # before the server's first line
+    logs.configure()  # first, for the server's first line
     shutdown = Shutdown(settings.shutdown_delay_seconds)
     app = Application(
         **openapi.about_project(),
         lifespan=lifespan,
         generate_unique_id_function=openapi.operation_id,
         max_body_size=settings.max_body_size,
-        telemetry={"logs": False},  # they hold messages and values of exceptions
+        telemetry={"logs": False},  # they hold exceptions, which quote values
         openapi_url="/openapi.json" if settings.api_docs else None,
         docs_url=None,  # see web/docs.py
         redoc_url=None,
-        # A request passes both lists from top to bottom. FastAPI's own responses, a 413 or a
-        # 500, pass the outer one only.
+        # Each from top to bottom. FastAPI's own 413 and 500 pass the outer list only.
         outer_middleware=[
             Middleware(RequestContext, shutdown),  # first, since its id is in every log line
-            *cors(settings.cors_origins),  # outside errors, which would lack its headers
+            *cors(settings.cors_origins),  # around errors, which need its headers too
         ],
         middleware=allowed_hosts(settings.allowed_hosts),
     )
@@ -59,9 +58,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Open the database and handle SIGTERM while the application serves."""
-    logs.configure()  # again: `uvicorn.run(app)` configures logging after create_app()
-    gc.freeze()  # imports are never garbage, and scanning them would pause all requests
-    gc.set_threshold(10_000)
+    logs.configure()  # again: `uvicorn.run(app)` replaces that of create_app()
+    gc.freeze()  # imports are never garbage, and a scan of them would pause all requests
+    gc.set_threshold(10_000)  # scan new objects less often
     engine = create_engine(app.state.settings, app.title)
     probe = create_engine(app.state.settings, app.title, pool_size=1, max_overflow=0)
     app.state.database = Database(engine, probe)

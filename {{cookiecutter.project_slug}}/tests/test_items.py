@@ -33,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("signed_in")  # option: auth=accounts
 
 
 async def test_create_returns_the_stored_item(client: AsyncClient) -> None:
-    """With the longest values that are allowed."""
+    """It returns and stores the longest values that are allowed."""
     values = {"name": "🖋" * 200, "description": "é" * 10_000}
     item = await create(client, **values)
     assert item.keys() == {"id", "name", "description", "created_at", "updated_at"}
@@ -50,6 +50,7 @@ async def test_update_changes_only_the_sent_fields(
     client: AsyncClient, changes: dict[str, Any]
 ) -> None:
     item = await create(client, "pen", description="blue")
+    # The requests of `client` share a transaction, in which now() stands: so does updated_at.
     response = await client.patch(f"/items/{item['id']}", json=changes)
     assert (response.status_code, response.json()) == (200, item | changes)
     assert (await client.get(f"/items/{item['id']}")).json() == item | changes
@@ -114,7 +115,7 @@ async def test_taken_name_is_409(client: AsyncClient) -> None:
         await client.patch(f"/items/{other['id']}", json={"name": "pen"}),
     ]:
         assert response.status_code == 409
-        assert response.json()["detail"] == "Another one has this name."
+        assert response.json()["detail"] == "Another record has this name."
         assert wrong_fields(response) == ["body.name"]
     assert (await client.get(f"/items/{other['id']}")).json() == other
 
@@ -146,7 +147,7 @@ async def test_wrong_number_is_422(client: AsyncClient, path: str) -> None:
 
 
 async def test_concurrent_changes_do_not_fail(served_client: AsyncClient) -> None:
-    """A later request finds the item changed or gone."""
+    """`served_client` commits. A later request finds the item changed or gone."""
     item = await create(served_client, "pen")
     url = f"/items/{item['id']}"
     requests = [served_client.patch(url, json={"name": "new"})]

@@ -15,7 +15,7 @@ from app.database.violations import DATABASE_ERRORS
 
 
 class Listener:
-    """At each notification `changed` is set, and replaced by a new event."""
+    """Sets the event `changed` at each notification, and replaces it by a new one."""
 
     def __init__(self, engine: AsyncEngine, channel: str) -> None:
         self.engine, self.channel, self.changed = engine, channel, asyncio.Event()
@@ -30,7 +30,7 @@ class Listener:
             try:
                 async with self.engine.connect() as connection:
                     driver: Any = (await connection.get_raw_connection()).driver_connection
-                    await connection.run_sync(Connection.detach)  # from the pool
+                    await connection.run_sync(Connection.detach)  # takes it out of the pool
                     driver.add_termination_listener(lambda _, lost=lost: lost.set())
                     await driver.add_listener(self.channel, self.wake)
                     self.wake()  # notifications may have been missed

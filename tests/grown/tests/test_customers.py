@@ -107,7 +107,7 @@ async def test_row_of_a_customer_with_invoices_stays(
 
     response = await client.delete(f"/rows/{customer['id']}")
     assert response.status_code == 409
-    assert response.json()["detail"] == "It is still the customer_id of another one."
+    assert response.json()["detail"] == "Another record still refers to it by customer_id."
 
 
 async def test_export_streams_every_customer(

@@ -52,7 +52,7 @@ def autogenerate_options(
         return any(fnmatchcase(name, pattern) for pattern in ignored)
 
     def include_name(name: Any, kind: str, parents: Mapping[str, Any]) -> bool:
-        """Leave out objects of others, and CHECKs of a model that PostgreSQL named."""
+        """Leave out tables without a model, and CHECKs whose name is PostgreSQL's."""
         table = parents.get("schema_qualified_table_name", "")
         if kind == "table":
             return table in own_tables() and not is_ignored(name)
@@ -84,7 +84,7 @@ class PostgreSQL(PostgresqlImpl):
 
 
 def compare_type(context: MigrationContext, *columns_and_types: object) -> bool | None:
-    """Compare the length of an enum: the database has a string. None: Alembic compares."""
+    """Compare the length of an enum that is stored as a string; None: Alembic compares."""
     old, new = columns_and_types[-2:]
     if isinstance(new, Enum) and not new.native_enum and isinstance(old, String):
         return old.length != new.length

@@ -32,8 +32,8 @@ logger = logging.getLogger(__name__)
 def connect(config: Config) -> Iterator[Connection]:
     """Yield a new connection, or the caller's `config.attributes["connection"]`.
 
-    The caller gives a Connection, and commits it, or another object with `connect()`.
-    An operator's mistake is one line: CommandError, or the last line of the command.
+    The caller gives a Connection, which the caller commits, or an object with `connect()`.
+    An operator's mistake is a CommandError, which the command prints as one line.
     """
     given = config.attributes.get("connection")
     if isinstance(given, Connection):
@@ -184,8 +184,8 @@ def acquire(lock: Connection, key: str, seconds: float) -> None:
 
 @contextmanager
 def name_blocker(lock: Connection, waiting: int) -> Iterator[None]:
-    """Name the holder of a lock that `waiting` does not get. It is unknown after the timeout."""
-    holder, end = "its holder is gone by now", Event()
+    """Raise CommandError with the holder of a lock if the process `waiting` does not get it."""
+    holder, end = "its holder is gone by now", Event()  # after the timeout it is unknown
 
     def watch() -> None:
         nonlocal holder

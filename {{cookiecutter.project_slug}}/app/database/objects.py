@@ -1,4 +1,4 @@
-"""The schemas, sequences and enum types of the models, which Alembic does not compare."""
+"""Compares schemas, sequences and enum types of the models, which Alembic does not."""
 
 import logging
 from collections.abc import Iterator

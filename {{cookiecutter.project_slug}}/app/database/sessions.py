@@ -30,12 +30,12 @@ class NotLoaded(Exception):
 
 
 class Reader:
-    """Runs SELECTs, each alone in autocommit: one round trip.
+    """Runs SELECTs, each alone in autocommit. `rows` needs one round trip.
 
     It holds no connection between them, so a stream or a WebSocket may use it at any time.
     Results are buffered and objects are detached. `rows` is the fastest: it makes no objects,
-    and a row has the columns as attributes. A reader refuses text() and does not notice a write
-    inside a SELECT: a function, a changing CTE.
+    and a row has the columns as attributes. A reader refuses text(). It cannot detect a SELECT
+    that writes, by a function or a CTE: such a write is committed.
     """
 
     def __init__(self, bind: Bind) -> None:

@@ -33,7 +33,7 @@ class DatabaseSettings(BaseSettings):
     """The variables of the database. Each field is an upper-case environment variable.
 
     `database_url` (asyncpg) is the application's connection, `database_url_sync` (psycopg) is
-    Alembic's. An unset one is derived from the other. `str()` of a URL masks the password.
+    Alembic's. Without a pooler, one is derived from the other. `str()` of a URL masks a password.
     """
 
     model_config = SettingsConfigDict(

@@ -20,21 +20,21 @@ UNSTORABLE = "A value is too large, or has a character that cannot be stored."
 UNAVAILABLE = "The database cannot be reached."
 CONTENDED = "Others are changing the same rows; try again."
 
-# By SQLSTATE or by its class, the first two characters. A state that is missing here is a bug.
+# By SQLSTATE or by its class, its first two characters. Any other SQLSTATE is a bug: a 500.
 MEANINGS = {
     "02000": (409, "Another request has changed it meanwhile."),
     "08": (503, UNAVAILABLE),
-    "08007": (503, "The connection was lost: look whether the change was stored."),
+    "08007": (503, "The connection was lost. Read whether the change was stored, then retry."),
     "22000": (422, UNSTORABLE),  # bounds of a range in the wrong order
     "22001": (422, UNSTORABLE),  # longer than varchar(n)
     "22003": (422, UNSTORABLE),  # out of range
     "22021": (422, UNSTORABLE),  # NUL in text
     "22P05": (422, UNSTORABLE),  # NUL in jsonb
-    "23001": (409, "It is still the {fields} of another one."),  # ON DELETE RESTRICT
-    "23503": (409, "There is nothing with this {fields}."),  # foreign key
-    "23505": (409, "Another one has this {fields}."),  # unique
-    "23514": (422, "A rule forbids this {fields}."),  # CHECK
-    "23P01": (409, "Another one excludes this {fields}."),  # EXCLUDE
+    "23001": (409, "Another record still refers to it by {fields}."),  # ON DELETE RESTRICT
+    "23503": (409, "This {fields} refers to a record that does not exist."),  # foreign key
+    "23505": (409, "Another record has this {fields}."),  # unique
+    "23514": (422, "This {fields} breaks a rule."),  # CHECK
+    "23P01": (409, "This {fields} conflicts with another record."),  # EXCLUDE
     "25006": (503, "The database takes no changes now."),  # a standby before its promotion
     "40001": (503, CONTENDED),  # serialization failure
     "40P01": (503, CONTENDED),  # deadlock

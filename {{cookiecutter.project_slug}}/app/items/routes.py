@@ -1,4 +1,4 @@
-"""HTTP for items."""
+"""The routes of items."""
 
 from typing import Annotated, Any
 
@@ -34,7 +34,7 @@ async def read(item_id: Id, reader: ReadSession) -> Any:
 
 @router.patch("/{item_id}", response_model=ItemRead, responses=responses(404, 409))
 async def update(item_id: Id, changes: ItemUpdate, session: Session) -> Item:
-    """Change the fields that are sent and no others."""
+    """Change only the fields that are sent."""
     return await service.update(session, item_id, changes)
 
 

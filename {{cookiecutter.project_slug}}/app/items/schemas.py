@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.types import Id, Moment, Text
+from app.types import Id, Moment, Text, not_sent
 
 Name = Annotated[Text, Field(min_length=1, max_length=200, examples=["Fountain pen"])]
 Description = Annotated[Text, Field(max_length=10_000, examples=["Piston filler, fine nib"])]
@@ -20,13 +20,12 @@ class ItemCreate(BaseModel):
 class ItemUpdate(BaseModel):
     """Changes to one item. A field that is left out keeps its value."""
 
-    # Optional, but not nullable. Only the fields that are sent are stored, never this default.
-    name: Name = Field(default_factory=str)
+    name: Name = Field(default_factory=not_sent)  # may be left out, but not null
     description: Description | None = None
 
 
 class ItemRead(BaseModel):
-    """A stored item. Its texts have no limits, because it may be older than those above."""
+    """A stored item. The limits above are not repeated: the row may be older than a limit."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -38,7 +37,7 @@ class ItemRead(BaseModel):
 
 
 class ItemPage(BaseModel):
-    """Items in the order of their ids. Pass `next` as `after` to get the following page."""
+    """Items in the order of their ids. `next` is the `after` of the following page, or null."""
 
     items: list[ItemRead]
     next: Id | None

@@ -1,4 +1,4 @@
-"""Queries and rules. The caller owns the transaction."""
+"""Queries and rules. A service never commits: the `Session` of the route does."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,13 +11,13 @@ from app.errors import NotFound
 from app.items.schemas import ItemCreate, ItemUpdate
 from app.models.item import Item
 
-# At module level, a statement is built once. Its values are bound by name.
+# Built once, at import. `reader.rows` binds the values by name.
 BY_ID = select(Item).where(Item.id == bindparam("item_id"))
 PAGE = (
     select(Item)
     .where(Item.id > bindparam("after"))
     .order_by(Item.id)
-    .limit(bindparam("limit", type_=Integer))  # no column gives its type
+    .limit(bindparam("limit", type_=Integer))  # no column gives it its type
 )
 
 
@@ -29,7 +29,7 @@ async def create(session: AsyncSession, new: ItemCreate) -> Item:
 
 
 async def read_page(reader: Reader, after: int, limit: int) -> tuple[Sequence[Any], int | None]:
-    """Return at most `limit` rows with ids above `after`, and the last id if more follow."""
+    """Return at most `limit` rows with ids above `after`, and the last id if more rows follow."""
     rows = await reader.rows(PAGE, {"after": after, "limit": limit + 1})
     page = rows[:limit]
     return page, page[-1].id if len(rows) > limit else None
@@ -44,7 +44,7 @@ async def read(reader: Reader, item_id: int) -> Any:
 
 
 async def lock(session: AsyncSession, item_id: int) -> Item:
-    """Return the item, locked until the commit: other writers wait. Raises NotFound."""
+    """Return the item and lock its row until the commit. Raises NotFound."""
     item = await session.get(Item, item_id, with_for_update=True)
     if item is None:
         raise NotFound(f"There is no item {item_id}.")
@@ -60,6 +60,6 @@ async def update(session: AsyncSession, item_id: int, changes: ItemUpdate) -> It
 
 
 async def delete(session: AsyncSession, item_id: int) -> None:
-    item = await lock(session, item_id)
+    item = await lock(session, item_id)  # a second delete waits, and then finds no item
     await session.delete(item)
     await session.flush()

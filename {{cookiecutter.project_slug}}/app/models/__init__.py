@@ -1,6 +1,6 @@
 """The tables, one module each.
 
-Importing this package imports every module in it, so Alembic knows a new file at once.
+Importing this package imports every module in it, so Alembic finds a new table without a list.
 Import a class from its own module: `from app.models.item import Item`.
 """
 
@@ -12,4 +12,4 @@ from app.database import Base
 for module in walk_packages(__path__, prefix=f"{__name__}."):
     import_module(module.name)
 
-metadata = Base.metadata  # complete now
+metadata = Base.metadata  # complete, for programs that want it

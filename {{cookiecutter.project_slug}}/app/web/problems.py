@@ -34,7 +34,7 @@ class FieldError(BaseModel):
 
 
 class Problem(BaseModel):
-    """The body of an error. The `request_id` of a 500 is in its log lines."""
+    """The body of an error. A 500 has a `request_id`, which is in its log lines."""
 
     type: str = "about:blank"
     title: str
@@ -83,7 +83,7 @@ def respond(connection: HTTPConnection, error: Exception) -> JSONResponse:
     if explanation is None:
         raise error
     status, detail, fields = explanation
-    if status != 409:  # error trackers group by message, so each kind has one
+    if status != 409:  # error trackers group by this text, so each kind has its own
         logger.error(f"{detail} {describe_cause(error)}")
     errors = [{"location": f"body.{field}", "detail": detail} for field in fields]
     return problem(status, detail, errors=errors)
@@ -109,7 +109,7 @@ async def answer_unexpected(request: Request, error: Exception) -> JSONResponse:
 def problem(
     status: int, detail: str = "", headers: Mapping[str, str] | None = None, **members: Any
 ) -> JSONResponse:
-    """Return a response whose body is a Problem with those further `members` that have a value."""
+    """Return a response whose body is a Problem with the `members` that have a value."""
     if status == 503:
         headers = {"Retry-After": "1", **(headers or {})}  # in seconds
     title = phrases.get(status, "Error")

@@ -12,8 +12,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 HEAD_SIZE = 64 * 1024  # bytes: request line and headers, trailers, the head of a chunk
 HEAD_TIMEOUT = 10  # seconds
 SEND_TIMEOUT = 30_000  # milliseconds in which a client reads nothing of its response
-PIPELINE = 100  # requests of one connection that wait
-UNREAD_SIZE = 10_000_000  # bytes of a body after its response, a 413 for instance
+PIPELINE = 100  # waiting requests of one connection
+UNREAD_SIZE = 10_000_000  # bytes of a body that follow its response, a 413 for instance
 
 BODY = {b"content-length", b"transfer-encoding"}
 REFUSAL = b"HTTP/1.1 %s\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
@@ -27,7 +27,7 @@ LAST_FILE = os.sysconf("SC_OPEN_MAX") - 1 if hasattr(os, "sysconf") else None
 class Protocol(HttpToolsProtocol):
     """Refuses a head that is too large or too slow, and a body that nobody reads."""
 
-    unparsed = 0  # bytes since a head, or a part of a body, was complete
+    unparsed = 0  # bytes since the last complete head or part of a body
     unread = 0  # bytes since a part of a body was read
     running: Any = None  # the request that is answered
     timer: TimerHandle  # of a head that is not complete
@@ -56,9 +56,9 @@ class Protocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self.unparsed = self.unread = 0
         self.timer.cancel()
-        if len(self.pipeline) >= PIPELINE:
+        if len(self.pipeline) >= PIPELINE:  # uvicorn answers a ValueError with 400
             raise ValueError("too many requests wait for their responses")
-        if self.parser.should_upgrade():  # uvicorn answers a ValueError with 400
+        if self.parser.should_upgrade():
             if BODY & {name for name, _ in self.headers}:
                 raise ValueError("the parser would lose the body")
             if not self.is_idle():
@@ -66,7 +66,7 @@ class Protocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if "method" not in self.scope:  # else it is a trailer, after the checks of headers
+        if "method" not in self.scope:  # else it is a trailer, which nothing checks
             super().on_header(name, value)
 
     def on_body(self, body: bytes) -> None:

@@ -1,4 +1,4 @@
-"""Shutdown. uvicorn refuses connections from SIGTERM on, while load balancers still send them."""
+"""A delay between SIGTERM and shutdown, in which load balancers still send connections."""
 
 import asyncio
 import signal

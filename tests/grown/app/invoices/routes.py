@@ -28,7 +28,7 @@ async def create(new: InvoiceCreate, user: CurrentUser, session: Session) -> Inv
 async def stream_open(reader: ReadSession, changes: Changes) -> AsyncIterator[Open]:
     """Send the open invoices now, and again after each change."""
     while True:
-        changed = changes.changed  # before the rows are read
+        changed = changes.changed  # first, so that no later change is missed
         yield await service.get_open(reader)
         await changed.wait()
 

@@ -1,6 +1,6 @@
 """Queries and rules. The caller owns the transaction."""
 
-from sqlalchemy import func, select
+from sqlalchemy import bindparam, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import selectinload
@@ -13,6 +13,8 @@ from app.models.product import Product
 from app.models.user import User
 
 CHANNEL = "invoices"
+BY_NUMBER = select(Invoice).where(Invoice.number == bindparam("number"))
+WHOLE = BY_NUMBER.options(*map(selectinload, [Invoice.customer, Invoice.lines, Invoice.tags]))
 OPEN = (
     select(
         func.count(Invoice.id.distinct()).label("invoices"),
@@ -61,9 +63,7 @@ async def get_tags(session: AsyncSession, names: list[str]) -> list[Tag]:
 
 async def get(reader: Reader, number: int) -> Invoice:
     """Return the invoice with its relations. Raises NotFound."""
-    relations = [Invoice.customer, Invoice.lines, Invoice.tags]
-    query = select(Invoice).where(Invoice.number == number)
-    invoice = await reader.scalar(query.options(*map(selectinload, relations)))
+    invoice = await reader.scalar(WHOLE, {"number": number})
     if invoice is None:
         raise NotFound(f"There is no invoice {number}.")
     return invoice
@@ -71,8 +71,7 @@ async def get(reader: Reader, number: int) -> Invoice:
 
 async def pay(session: AsyncSession, number: int) -> None:
     """Mark the invoice as paid. Raises NotFound or Conflict."""
-    query = select(Invoice).where(Invoice.number == number).with_for_update()
-    invoice = await session.scalar(query)
+    invoice = await session.scalar(BY_NUMBER.with_for_update(), {"number": number})
     if invoice is None:
         raise NotFound(f"There is no invoice {number}.")
     if invoice.status is Status.PAID:

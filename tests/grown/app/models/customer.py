@@ -29,7 +29,7 @@ class Customer(Base):
     details: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default=text("'{}'"))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     deleted_at: Mapped[datetime | None]
-    invoices: Mapped[list["Invoice"]] = relationship(  # 409, not NULL
+    invoices: Mapped[list["Invoice"]] = relationship(  # PostgreSQL refuses a delete
         back_populates="customer", passive_deletes="all"
     )
     version: Mapped[int] = mapped_column(server_default=text("1"))

@@ -147,6 +147,7 @@ def test_audit_fails_for_a_flaw_and_without_its_database(
 ) -> None:
     """And it says which."""
     url, names = flaws
+    assert "uv audit" in steps(baked)["audit"][0]
     project = baked.copy(short_directory())
     audit = ["uv", "audit", "--no-progress", "--service-url"]
     assert "no known vulnerabilities" in project.run(*audit, url).stderr

@@ -81,7 +81,9 @@ def test_without_the_standby_the_primary_is_read(pair: Pair) -> None:
     path = pair.create("kept")
     wait_until(lambda: pair.status(path) == 200)
     control(pair.directory, "stop", "--mode=immediate")
-    assert pair.status(path) == 200
-    assert pair.status(pair.create("new")) == 200
-    assert pair.status("/health/ready") == 200
-    control(pair.directory, "start")
+    try:
+        assert pair.status(path) == 200
+        assert pair.status(pair.create("new")) == 200
+        assert pair.status("/health/ready") == 200
+    finally:
+        control(pair.directory, "start")

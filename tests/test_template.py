@@ -47,7 +47,9 @@ ONLY: dict[str, tuple[tuple[str, object], ...]] = {
     r"tests/(job_fixtures|test_items_tasks|test_jobs)\.py": (("jobs", True),),
     r"\.dockerignore|Dockerfile|compose\.yaml": (("docker", True),),
     r"deploy/kubernetes/worker\.yaml": (("jobs", True), ("kubernetes", True)),
-    r"deploy/.*|docs/(kubernetes|scale)\.md|.*/(test_)?read_replica\.py": (("kubernetes", True),),
+    r"deploy/kubernetes/.*|docs/(kubernetes|scale)\.md|.*/(test_)?read_replica\.py": (
+        ("kubernetes", True),
+    ),
     r"\.github/.*": (("ci", "github"),),
     r"\.gitlab-ci\.yml": (("ci", "gitlab"),),
     r"\.pre-commit-config\.yaml": (("ci", "github"), ("ci", "gitlab")),

@@ -25,20 +25,29 @@ OPTIONAL: dict[tuple[str, object], str] = {
         docs/auth.md tests/access_tokens.py tests/test_oidc.py """,
     ("jobs", True): """ alembic/versions/2026-11-30_create_jobs_7b2d9c4e6f1a.py app/auth/tasks.py
         app/items/tasks.py app/jobs/__init__.py app/jobs/__main__.py app/jobs/queue.py
-        app/jobs/tasks.py app/jobs/worker.py docs/jobs.md tests/job_fixtures.py
-        tests/mail_fixtures.py tests/test_items_tasks.py tests/test_jobs.py
-        app/jobs/telemetry.py """,
+        app/jobs/tasks.py app/jobs/telemetry.py app/jobs/worker.py deploy/kubernetes/worker.yaml
+        docs/jobs.md tests/job_fixtures.py tests/mail_fixtures.py tests/test_items_tasks.py
+        tests/test_jobs.py """,
     ("telemetry", True): """ app/jobs/telemetry.py app/web/telemetry.py deploy/grafana.json
         docs/telemetry.md tests/test_telemetry.py """,
     ("docker", True): ".dockerignore Dockerfile compose.yaml",
+    ("kubernetes", True): """ app/read_replica.py deploy/kubernetes/autoscaler.yaml
+        deploy/kubernetes/backup.yaml deploy/kubernetes/cluster.sql deploy/kubernetes/cluster.yaml
+        deploy/kubernetes/deployment.yaml deploy/kubernetes/disruption.yaml
+        deploy/kubernetes/kustomization.yaml deploy/kubernetes/migrate.yaml
+        deploy/kubernetes/network.yaml deploy/kubernetes/pooler.yaml deploy/kubernetes/service.yaml
+        deploy/kubernetes/worker.yaml docs/kubernetes.md docs/scale.md
+        tests/test_read_replica.py """,
     ("ci", "github"): ".github/dependabot.yml .github/workflows/ci.yml .pre-commit-config.yaml",
     ("ci", "gitlab"): ".gitlab-ci.yml .pre-commit-config.yaml",
 }
 # The files with marks: a line that ends so is there for these answers only.
-MARKED = """ .env.example .github/workflows/ci.yml .gitlab-ci.yml AGENTS.md README.md app/config.py
-    app/auth/dependencies.py app/jobs/worker.py app/main.py compose.yaml dev/postgres.py
-    docs/auth.md docs/deploy.md pyproject.toml tests/conftest.py tests/signing_in.py
-    tests/test_items.py """.split()
+MARKED = """ .env.example .github/dependabot.yml .github/workflows/ci.yml .gitlab-ci.yml AGENTS.md
+    README.md app/config.py app/auth/dependencies.py app/jobs/worker.py app/main.py compose.yaml
+    deploy/kubernetes/deployment.yaml deploy/kubernetes/kustomization.yaml
+    deploy/kubernetes/worker.yaml dev/postgres.py docs/auth.md docs/deploy.md docs/kubernetes.md
+    docs/scale.md pyproject.toml tests/conftest.py tests/signing_in.py tests/test_items.py
+""".split()
 MARK = re.compile(r" *# option: (\w+)=([\w,]+)(?=\r?$)")
 FIRST_REVISION = "alembic/versions/2026-11-22_create_items_1f0c5e7a9b3d.py"
 REVISIONS = {FIRST_REVISION, *re.findall(r"alembic/versions/\S+", " ".join(OPTIONAL.values()))}

@@ -12,7 +12,7 @@ PROJECT_NAME = r""" {{ cookiecutter.project_name | tojson }} """
 PROJECT_SLUG = r""" {{ cookiecutter.project_slug | tojson }} """
 DESCRIPTION = r""" {{ cookiecutter.description | tojson }} """
 OPTIONS = """ auth={{ cookiecutter.auth }} jobs={{ cookiecutter.jobs }}
-    telemetry={{ cookiecutter.telemetry }} """
+    telemetry={{ cookiecutter.telemetry }} kubernetes={{ cookiecutter.kubernetes }} """
 
 # All packages of a project, also indirect ones: one of that name would depend on itself.
 DEPENDENCIES = """ aiosmtpd aiosmtplib alembic annotated-doc annotated-types anyio argon2-cffi
@@ -34,7 +34,7 @@ DEPENDENCIES = """ aiosmtpd aiosmtplib alembic annotated-doc annotated-types any
 # The template's files: a folder, then those in it. All are written; answers then drop some.
 LAYOUT = """
     / .dockerignore .env.example .gitignore .gitlab-ci.yml .pre-commit-config.yaml .squawk.toml
-    / AGENTS.md Dockerfile README.md alembic.ini compose.yaml pyproject.toml roles.sql
+    / AGENTS.md Dockerfile README.md SECURITY.md alembic.ini compose.yaml pyproject.toml roles.sql
     / .github/dependabot.yml .github/workflows/ci.yml app/models/__init__.py app/models/item.py
     alembic/ env.py script.py.mako versions/2026-11-22_create_items_1f0c5e7a9b3d.py
     app/ __init__.py __main__.py config.py dependencies.py errors.py main.py types.py
@@ -51,6 +51,12 @@ LAYOUT = """
     /?telemetry=True app/web/telemetry.py deploy/grafana.json docs/telemetry.md
     /?telemetry=True tests/test_telemetry.py
     /?jobs=True&telemetry=True app/jobs/telemetry.py
+    /?kubernetes=True app/read_replica.py docs/kubernetes.md docs/scale.md
+    tests/?kubernetes=True test_read_replica.py
+    deploy/kubernetes/?kubernetes=True autoscaler.yaml backup.yaml cluster.sql cluster.yaml
+    deploy/kubernetes/?kubernetes=True deployment.yaml disruption.yaml kustomization.yaml
+    deploy/kubernetes/?kubernetes=True migrate.yaml network.yaml pooler.yaml service.yaml
+    deploy/kubernetes/?jobs=True&kubernetes=True worker.yaml
     app/database/ __init__.py asyncpg_url.py autogenerate.py base.py engine.py migrations.py
     app/database/ objects.py revisions.py sessions.py settings.py urls.py violations.py
     app/items/ __init__.py routes.py schemas.py service.py

@@ -27,19 +27,24 @@ class Balancer:
     async def run(self) -> None:
         limits = httpx.Limits(max_keepalive_connections=0)
         async with (
-            httpx.AsyncClient(limits=limits, trust_env=False) as http,
+            httpx.AsyncClient(limits=limits, timeout=2, trust_env=False) as http,
             await asyncio.start_server(self.pass_on, "127.0.0.1", self.port),
         ):
             while not self.stopped:
                 servers = self.servers.copy()
-                self.ready = [server for server in servers if await is_ready(http, server)]
+                found = await asyncio.gather(*(is_ready(http, server) for server in servers))
+                self.ready = [
+                    server for server, ready in zip(servers, found, strict=True) if ready
+                ]
                 await asyncio.sleep(0.2)
 
     async def pass_on(self, client: asyncio.StreamReader, answer: asyncio.StreamWriter) -> None:
         self.turn += 1
         with closing(answer):  # even if no server is ready, or it refuses
-            port = self.ready[self.turn % len(self.ready)].port
-            source, request = await asyncio.open_connection("127.0.0.1", port)
+            if not self.ready:
+                return
+            server = self.ready[self.turn % len(self.ready)]
+            source, request = await asyncio.open_connection(server.host, server.port)
             await asyncio.gather(copy(client, request), copy(source, answer))
 
 

@@ -202,10 +202,14 @@ class Load:
 
 @contextmanager
 def under_load(
-    url: str, clients: int = 8, kinds: tuple[str, ...] = KINDS, pause: float = 0
+    url: str,
+    clients: int = 8,
+    kinds: tuple[str, ...] = KINDS,
+    pause: float = 0,
+    timeout: float = 60,
 ) -> Iterator[Load]:
     """Send requests from another thread during the block."""
-    load = Load(url, clients, kinds, pause=pause)
+    load = Load(url, clients, kinds, timeout=timeout, pause=pause)
     with ThreadPoolExecutor(1) as thread:
         running = thread.submit(asyncio.run, load.run())
         try:

@@ -80,12 +80,36 @@ def postgresql(directory: Path, access: str, settings: dict[str, str]) -> Iterat
         **settings,
     }
     lines = [f"{name} = '{value}'" for name, value in settings.items()]
-    (data / "postgresql.auto.conf").write_text("\n".join(lines))
+    (data / "postgresql.auto.conf").write_text("\n".join([*lines, ""]))
     control(directory, "start")
     try:
         yield port
     finally:
         control(directory, "stop", "--mode=immediate")
+
+
+@contextmanager
+def standby(directory: Path, primary: Path, primary_port: int) -> Iterator[int]:
+    """Run a streaming standby of a server, whose pg_hba.conf must trust its socket."""
+    if ACCOUNT:
+        shutil.chown(directory, ACCOUNT)
+    port = free_port()
+    settings = {"port": str(port), "unix_socket_directories": str(directory)}
+    copy_primary(directory, f"host={primary} port={primary_port} user=postgres", settings)
+    control(directory, "start")
+    try:
+        yield port
+    finally:
+        control(directory, "stop", "--mode=immediate")
+
+
+def copy_primary(directory: Path, primary: str, settings: dict[str, str]) -> None:
+    """Make a data directory in `directory` that follows a primary."""
+    data = directory / "data"
+    options = ("--checkpoint=fast", "--no-sync", "--write-recovery-conf")
+    run_as_account(binary("pg_basebackup"), *options, "--pgdata", str(data), "--dbname", primary)
+    with (data / "postgresql.auto.conf").open("a") as file:
+        file.writelines(f"{name} = '{value}'\n" for name, value in settings.items())
 
 
 def control(directory: Path, *action: str) -> None:
@@ -107,7 +131,7 @@ def psql_command(directory: Path, port: int) -> list[str]:
 
 PGBOUNCER = """
 [databases]
-* = host=127.0.0.1 port={target} user=postgres
+* = host=127.0.0.1 port={target} {user}
 [pgbouncer]
 listen_addr = 127.0.0.1
 listen_port = {port}
@@ -127,11 +151,14 @@ def pgbouncer_version() -> tuple[int, ...]:
 
 
 @contextmanager
-def pgbouncer(directory: Path, target: int, size: int, settings: str = "") -> Iterator[int]:
-    """Run PgBouncer in transaction mode for a server that trusts it. Yields its port."""
+def pgbouncer(
+    directory: Path, target: int, size: int, settings: str = "", user: str = "user=postgres"
+) -> Iterator[int]:
+    """Run PgBouncer in transaction mode, for a server that trusts this user. Yields its port."""
     pgbouncer_version()
     port, file = free_port(), directory / "pgbouncer.ini"
-    file.write_text(PGBOUNCER.format(target=target, port=port, size=size, settings=settings))
+    values = {"target": target, "port": port, "size": size, "settings": settings, "user": user}
+    file.write_text(PGBOUNCER.format(**values))
     with (directory / "pgbouncer.log").open("wb") as log:
         process = subprocess.Popen(
             ["pgbouncer", str(file)],

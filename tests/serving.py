@@ -29,6 +29,10 @@ class Server:
     log: Path
 
     @property
+    def host(self) -> str:
+        return self.url.partition("//")[2].rpartition(":")[0]
+
+    @property
     def port(self) -> int:
         return int(self.url.rpartition(":")[2])
 

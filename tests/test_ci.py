@@ -1,10 +1,13 @@
 """The CI of generated projects: each command of GitHub's workflow and GitLab's jobs runs here."""
 
+import json
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 
 import pytest
 import yaml
@@ -67,8 +70,9 @@ def test_pre_commit_runs_the_checks_of_ci(baked: Project) -> None:
     config = yaml.safe_load((baked.path / ".pre-commit-config.yaml").read_text())
     (local,) = config["repos"]
     assert local["repo"] == "local"
-    commands = [hook["entry"] for hook in local["hooks"]]
+    *commands, secrets = [hook["entry"] for hook in local["hooks"]]
     assert commands == ["uv lock --check", *steps(baked)["lint"][0][1:]]
+    assert re.match(r"uvx --from detect-secrets==[\d.]+ detect-secrets-hook ", secrets)
 
 
 @pytest.fixture
@@ -100,11 +104,77 @@ def service() -> Iterator[str]:
         yield f"127.0.0.1:{port}"
 
 
+FLAW = {
+    "id": "OSV-2026-1",
+    "summary": "It is unsafe.",
+    "modified": "2026-01-01T00:00:00Z",
+    "affected": [{"package": {"ecosystem": "PyPI", "name": "anyio"}, "versions": []}],
+}
+
+
+@pytest.fixture
+def flaws() -> Iterator[tuple[str, set[str]]]:
+    """A database of vulnerabilities as `uv audit` asks it: its URL, and the flawed packages."""
+    names: set[str] = set()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            queries = json.loads(self.rfile.read(int(self.headers["content-length"])))["queries"]
+            known = [{"id": FLAW["id"], "modified": FLAW["modified"]}]
+            found = [query["package"]["name"] in names for query in queries]
+            self.answer({"results": [{"vulns": known} if flawed else {} for flawed in found]})
+
+        def do_GET(self) -> None:
+            self.answer(FLAW)
+
+        def answer(self, value: object) -> None:
+            self.send_response(200)
+            self.send_header("content-type", "application/json")
+            self.end_headers()
+            self.wfile.write(json.dumps(value).encode())
+
+        def log_message(self, *arguments: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        Thread(target=server.serve_forever).start()
+        yield f"http://127.0.0.1:{server.server_port}/", names
+        server.shutdown()
+
+
+@pytest.mark.slow
+def test_audit_fails_for_a_flaw_and_without_its_database(
+    baked: Project, flaws: tuple[str, set[str]]
+) -> None:
+    """And it says which."""
+    url, names = flaws
+    assert "uv audit" in steps(baked)["audit"][0]
+    project = baked.copy(short_directory())
+    audit = ["uv", "audit", "--no-progress", "--service-url"]
+    assert "no known vulnerabilities" in project.run(*audit, url).stderr
+    names.add("anyio")
+    result = project.run(*audit, url, check=False)
+    assert result.returncode != 0
+    assert "OSV-2026-1" in result.stdout + result.stderr
+    retries = {"UV_HTTP_RETRIES": "0"}
+    result = project.run(*audit, "http://127.0.0.1:1/", check=False, env=retries)
+    assert result.returncode != 0
+    assert "error sending request for url (http://127.0.0.1:1/" in result.stderr
+
+
+def bill(project: Project) -> set[str]:
+    """The packages of a bill of materials."""
+    content = json.loads((project.path / "sbom.json").read_text())
+    assert (content["bomFormat"], content["specVersion"]) == ("CycloneDX", "1.5")
+    return {component["name"] for component in content["components"]}
+
+
 @pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("ci", ["github", "gitlab"])
-def test_every_command_succeeds(bake: Bake, tools: dict[str, str], service: str, ci: str) -> None:
+def test_every_command_succeeds(
+    bake: Bake, tools: dict[str, str], service: str, flaws: tuple[str, set[str]], ci: str
+) -> None:
     """In a checkout with a lock file, which the README tells users to commit."""
     project = bake(ci=ci).copy(short_directory())
     (project.path / ".env").unlink()
@@ -122,8 +192,12 @@ def test_every_command_succeeds(bake: Bake, tools: dict[str, str], service: str,
             if command in NOT_RUN_HERE:
                 skipped.append(command)
             else:
+                command = command.replace("uv audit", f"uv audit --service-url {flaws[0]}")
                 project.run("bash", "-e", "-c", command, env=tools | values)
     assert skipped == NOT_RUN_HERE
+    packages = bill(project)
+    assert {"fastapi", "asyncpg", "starlette"} <= packages
+    assert {"pytest", "ruff"} & packages == set()
 
 
 @pytest.mark.slow
@@ -143,7 +217,10 @@ def test_pre_commit_hooks_find_faults(copied: Project) -> None:
     copied.run("git", "init", "--quiet")
     copied.run("git", "add", "--all")
     copied.run(*prek, env=environment)
+    leak = '"""postgresql://app:s3cret-passw0rd@db.example.com/app"""\n'
+    (copied.path / "app" / "leak.py").write_text(leak)
+    copied.run("git", "add", "--all")
     copied.replace("app/main.py", '"""The application', 'import os\nx : int = "1"\n"""The app')
     copied.replace("pyproject.toml", "structlog>=25.1.0", "structlog>=25.2.0")
     result = copied.run(*prek, env=environment, check=False)
-    assert len(re.findall(r"\.Failed", result.stdout)) == 4, result.stdout
+    assert len(re.findall(r"\.Failed", result.stdout)) == 5, result.stdout

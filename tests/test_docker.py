@@ -237,6 +237,17 @@ def test_image_has_no_development_dependency_and_no_uv(image: Image) -> None:
     assert image.tools.keys() == {"python", "chmod"}
 
 
+def test_base_images_are_fixed_by_digest(baked: Project) -> None:
+    """Except those that the Dockerfile names itself. Dependabot reads each."""
+    stages = [text.split() for keyword, text in instructions(baked.path) if keyword == "FROM"]
+    names = {words[2] for words in stages if words[1:2] == ["AS"]}
+    bases = [words[0] for words in stages if words[0] not in names]
+    assert len(bases) == 2
+    assert all(re.fullmatch(r"[\w./-]+:[\w.-]+@sha256:[0-9a-f]{64}", base) for base in bases)
+    config = yaml.safe_load((baked.path / ".github/dependabot.yml").read_text())
+    assert "docker" in {update["package-ecosystem"] for update in config["updates"]}
+
+
 def test_image_does_not_run_as_root(image: Image) -> None:
     """The user is a number, because Kubernetes cannot check a name for `runAsNonRoot`."""
     assert image.user == "10001:10001"

@@ -49,6 +49,10 @@ ONLY: dict[str, tuple[tuple[str, object], ...]] = {
     r"app/web/telemetry\.py|deploy/grafana\.json|docs/telemetry\.md": (("telemetry", True),),
     r"tests/test_telemetry\.py": (("telemetry", True),),
     r"\.dockerignore|Dockerfile|compose\.yaml": (("docker", True),),
+    r"deploy/kubernetes/worker\.yaml": (("jobs", True), ("kubernetes", True)),
+    r"deploy/kubernetes/.*|docs/(kubernetes|scale)\.md|.*/(test_)?read_replica\.py": (
+        ("kubernetes", True),
+    ),
     r"\.github/.*": (("ci", "github"),),
     r"\.gitlab-ci\.yml": (("ci", "gitlab"),),
     r"\.pre-commit-config\.yaml": (("ci", "github"), ("ci", "gitlab")),
@@ -83,7 +87,8 @@ def test_each_choice_gives_exactly_its_files_and_env(
 
 def test_nothing_of_an_option_comes_without_it(bake: Bake) -> None:
     """No file, and no line."""
-    project = bake(auth="none", jobs=False, telemetry=False, docker=False, ci="none")
+    off = dict.fromkeys(("jobs", "telemetry", "docker", "kubernetes"), False)
+    project = bake(auth="none", ci="none", **off)
     names = {path.name for path in project.path.rglob("*")} | {
         line
         for name in post_gen_project.MARKED
@@ -92,7 +97,7 @@ def test_nothing_of_an_option_comes_without_it(bake: Bake) -> None:
     }
     brought = re.compile(
         "app.auth|_accounts_|pwdlib|MAIL_|app.jobs|pgqueuer|WORKER_IN|oidc|joserfc|\\bOTEL_"
-        "|web.telemetry",
+        "|web.telemetry|replica_r|URL_READ|kubernetes",
         re.IGNORECASE,
     )
     assert [name for name in names if brought.search(name)] == []
@@ -109,7 +114,11 @@ MARKS = {
         "app/config.py": 11,
         "app/main.py": 11,
         "compose.yaml": 15,
+        "deploy/kubernetes/deployment.yaml": 1,
+        "deploy/kubernetes/kustomization.yaml": 1,
+        "deploy/kubernetes/worker.yaml": 1,
         "docs/deploy.md": 8,
+        "docs/kubernetes.md": 1,
         "pyproject.toml": 5,
         "tests/conftest.py": 2,
         "tests/test_items.py": 3,
@@ -122,9 +131,11 @@ MARKS = {
         "app/config.py": 1,
         "app/main.py": 2,
         "compose.yaml": 2,
+        "deploy/kubernetes/kustomization.yaml": 1,
         "dev/postgres.py": 1,
         "docs/auth.md": 8,
         "docs/deploy.md": 1,
+        "docs/scale.md": 5,
         "pyproject.toml": 2,
         "tests/conftest.py": 1,
         "tests/signing_in.py": 1,
@@ -136,6 +147,17 @@ MARKS = {
         "compose.yaml": 8,
         "docs/deploy.md": 1,
         "pyproject.toml": 3,
+    },
+    "docker": {
+        ".github/dependabot.yml": 1,
+    },
+    "kubernetes": {
+        ".env.example": 2,
+        "README.md": 1,
+        "app/config.py": 2,
+        "app/main.py": 2,
+        "compose.yaml": 1,
+        "docs/deploy.md": 1,
     },
 }
 
@@ -177,7 +199,7 @@ def test_both_hooks_know_the_modules_of_an_option() -> None:
         assert listed == pre_gen_project.FILES[name].split()
     for answer in filter(None, pre_gen_project.FILES.values()):
         question = answer.split("=")[0]
-        assert f" {question}={{{{ cookiecutter.{question} }}}}" in pre_gen_project.OPTIONS
+        assert f"{question}={{{{ cookiecutter.{question} }}}}" in pre_gen_project.OPTIONS
 
 
 OLDEST = interpreters(minors=[8])

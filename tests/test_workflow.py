@@ -29,7 +29,7 @@ def test_linters_find_no_fault(command: str) -> None:
 
 
 def test_its_commands_are_documented() -> None:
-    """Except `.ci/run` and two named steps, which have tests of their own."""
+    """Except `.ci/run` and the named steps, which have tests of their own."""
     documented = {
         command
         for readme in readmes.READMES
@@ -38,7 +38,7 @@ def test_its_commands_are_documented() -> None:
         for line in block.splitlines()
         for command in line.split(" && ")
     }
-    named = ("Serve", "Containers")
+    named = ("Serve", "Containers", "Audit the template", "Audit a project")
     scripts = [step["run"] for step in STEPS if "run" in step and step.get("name") not in named]
     assert ".ci/run" in scripts
     commands = {part for script in scripts for part in script.split(" && ")} - {".ci/run"}
@@ -79,7 +79,9 @@ def test_generated_workflow_has_the_same_actions() -> None:
     assert theirs
     assert theirs <= ours
     config = yaml.safe_load((TEMPLATE / ".github" / "dependabot.yml").read_text())
-    (actions,) = config["updates"]
+    actions, images = config["updates"]
+    assert images["package-ecosystem"] == "docker"
+    assert PROJECT_DIRECTORY in TEMPLATE.glob(images["directories"][0].lstrip("/"))
     assert actions["package-ecosystem"] == "github-actions"
     root, elsewhere = actions["directories"]
     assert root == "/"

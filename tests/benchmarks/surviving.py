@@ -6,11 +6,13 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import hosts as on_hosts
+import manifests
 import psutil
 import pytest
 import survival as scenarios
 from load import Stage, stage
-from measure import install
+from measure import TEMPLATE, generate, install
 from survival import Outcome
 
 
@@ -62,4 +64,35 @@ def play(work: Path, chosen: dict[str, Callable[[Stage], Outcome]]) -> None:
     sys.exit(bool(found))
 
 
-BENCHMARKS = [survival, pgbouncer]
+def hosts(work: Path) -> None:
+    """Requests sent, failed, lost in a rollout, a partition and a failover of hosts (root)."""
+    work.chmod(0o755)
+    project, found = install(work, "kubernetes=yes"), []
+    try:
+        with (
+            tempfile.TemporaryDirectory() as place,
+            on_hosts.hosts(project, Path(place)) as service,
+        ):
+            for scenario in (on_hosts.rollout, on_hosts.partition, on_hosts.failover):
+                counts, faults = scenario(*service)
+                found += faults
+                print(
+                    f"{scenario.__name__}: {counts}", *faults[:5], sep="\n  BROKEN: ", flush=True
+                )
+    except pytest.skip.Exception as reason:
+        sys.exit(f"hosts: {reason}")
+    sys.exit(bool(found))
+
+
+def connections(work: Path) -> None:
+    """Sums of connections of the manifests, with and without jobs, and their limits."""
+    over = False
+    for answers in (["kubernetes=yes"], ["kubernetes=yes", "jobs=yes"]):
+        print(" ".join(answers))
+        for title, terms, total, limit in manifests.sums(generate(work, TEMPLATE, *answers)):
+            print(f"  {title}: {terms} = {total} of {limit}")
+            over |= total > limit
+    sys.exit(over)
+
+
+BENCHMARKS = [survival, pgbouncer, hosts, connections]

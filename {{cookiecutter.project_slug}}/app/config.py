@@ -11,6 +11,7 @@ from pydantic_settings import NoDecode
 from app.auth import settings as auth  # option: auth=accounts
 from app.database import ConfigurationError, DatabaseSettings
 from app.oidc import settings as oidc  # option: auth=oidc
+from app.read_replica import ReadURL  # option: kubernetes=yes
 
 Names = Annotated[list[str], NoDecode]  # not JSON: separated by commas or spaces
 
@@ -29,6 +30,7 @@ class Settings(DatabaseSettings):
     api_docs: bool = True  # serve /docs and /openapi.json
     max_body_size: PositiveInt = 1_000_000  # bytes of a request
     shutdown_delay_seconds: NonNegativeFloat = 5
+    database_url_read: ReadURL = None  # option: kubernetes=yes
     worker_in_server: bool = False  # option: jobs=yes
     mail_url: auth.MailURL  # option: auth=accounts
     mail_from: auth.Sender  # option: auth=accounts

@@ -16,6 +16,7 @@ from app.items import routes as items
 from app.jobs import worker  # option: jobs=yes
 from app.oidc import dependencies as auth  # option: auth=oidc
 from app.oidc.docs import install_login  # option: auth=oidc
+from app.read_replica import router as replica_router  # option: kubernetes=yes
 from app.web import docs, health, logs, openapi, problems
 from app.web.middleware import Application, RequestContext, allowed_hosts, cors, is_probe
 from app.web.shutdown import Shutdown
@@ -51,6 +52,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(auth.signed_in(items.router))  # option: auth=accounts
     app.include_router(auth.signed_in(items.router, "items"))  # option: auth=oidc
     app.include_router(worker.router)  # option: jobs=yes
+    app.include_router(replica_router)  # option: kubernetes=yes
     app.include_router(telemetry.router)  # option: telemetry=yes
     app.include_router(health.router)  # last: each request tries the routers in this order
     if settings.api_docs:

@@ -31,7 +31,7 @@ def telemetry(project: Path) -> None:
             script = "create.lua" if kind == "create" else ""
             urls = {name: (server, path) for name, server in servers.items()}
             loads = in_turns(script, **urls)
-            for name, more in in_turns(script, **urls).items():
+            for name, more in in_turns(script, **dict(reversed(urls.items()))).items():
                 loads[name] += more
             for name, those in loads.items():
                 print(f"{kind:13} {name:11} {middle(those, rate):7.0f} requests/s")

@@ -54,10 +54,9 @@ def test_log_record_in_a_span_has_its_ids(tracer: trace.Tracer) -> None:
 
 
 def test_nothing_starts_without_an_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith("OTEL_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "")  # restored afterwards
-    monkeypatch.delenv("OTEL_TRACES_EXPORTER")
+    exporters = {"OTEL_TRACES_EXPORTER", "OTEL_METRICS_EXPORTER"}
+    for name in exporters | {name for name in os.environ if name.startswith("OTEL_")}:
+        monkeypatch.setenv(name, "")
     before = threading.active_count()
     telemetry.configure.__wrapped__()
     assert threading.active_count() == before

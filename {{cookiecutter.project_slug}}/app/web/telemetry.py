@@ -1,4 +1,4 @@
-"""OpenTelemetry, configured by the standard OTEL_* variables alone: docs/telemetry.md."""
+"""OpenTelemetry: docs/telemetry.md. Its SDK reads the OTEL_* variables, so no setting does."""
 
 import asyncio
 import atexit
@@ -29,7 +29,7 @@ from app.web.openapi import about_project
 DEFAULTS = {
     "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
     "OTEL_SEMCONV_STABILITY_OPT_IN": "http",  # the stable names of attributes
-    "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",  # a trace of each request costs a quarter
+    "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",  # each trace would cost a third
     "OTEL_TRACES_SAMPLER_ARG": "0.1",
 }
 FLUSH_SECONDS = 1  # at the end of the process, for what was not sent yet
@@ -49,13 +49,13 @@ def configure() -> None:
     for signal in ("TRACES", "METRICS"):
         names = ("OTEL_EXPORTER_OTLP_ENDPOINT", f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT")
         default = "otlp" if any(map(os.environ.get, names)) else "none"
-        os.environ.setdefault(f"OTEL_{signal}_EXPORTER", default)
+        set_default(f"OTEL_{signal}_EXPORTER", default)
     if not (exports("TRACES") or exports("METRICS")):
         return
     for name, value in DEFAULTS.items():
-        os.environ.setdefault(name, value)
+        set_default(name, value)
     if "service.name=" not in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", ""):
-        os.environ.setdefault("OTEL_SERVICE_NAME", about_project()["title"])
+        set_default("OTEL_SERVICE_NAME", about_project()["title"])
     sampler = None if exports("TRACES") else ALWAYS_OFF
     try:
         Configurator().configure(sampler=sampler, export_span_processor=batch)
@@ -67,6 +67,10 @@ def configure() -> None:
     logging.setLogRecordFactory(with_span(logging.getLogRecordFactory()))
     instrument_libraries()
     observe_pools()
+
+
+def set_default(name: str, value: str) -> None:
+    os.environ[name] = os.environ.get(name) or value  # an empty one counts as unset
 
 
 def exports(signal: str) -> bool:

@@ -40,7 +40,7 @@ async def send(client: AsyncClient, token: str) -> tuple[int, str | None]:
     return response.status_code, response.headers.get("www-authenticate")
 
 
-async def test_things_need_a_token(client: AsyncClient) -> None:
+async def test_routes_need_a_token(client: AsyncClient) -> None:
     for headers in ({}, {"authorization": "Basic YTpi"}):
         response = await client.get("/things", headers=headers)
         assert response.status_code == 401
@@ -57,7 +57,7 @@ async def test_things_need_a_token(client: AsyncClient) -> None:
         ("things things:readers", 403, 403),
     ],
 )
-async def test_things_need_a_scope_by_method(
+async def test_routes_need_a_scope_by_method(
     client: AsyncClient, sign_in: SignIn, scope: str, read: int, write: int
 ) -> None:
     sign_in(scope=scope)

@@ -1,31 +1,48 @@
-"""Access tokens over HTTP."""
+"""Access tokens over HTTP, on routes of a feature of these tests."""
 
 from typing import Any
 
 import pytest
 from access_tokens import KEY, SignIn, claims_for, sign, trust_key
 from conftest import client_of, settings_for
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from httpx import AsyncClient
 from joserfc.jwk import ECKey
 from sqlalchemy import URL
 
 from app.database import ConfigurationError
 from app.main import create_app
-from app.oidc.dependencies import CurrentUser, require
+from app.oidc.dependencies import CurrentUser, require, signed_in
 from app.oidc.tokens import User
 
+router = APIRouter(prefix="/things")
 OTHER_KEY = ECKey.generate_key("P-256", {"kid": "test", "alg": "ES256"})
 
 
+@router.get("")
+async def read() -> None:
+    """Do nothing."""
+
+
+@router.post("", status_code=201)
+async def create() -> None:
+    """Do nothing."""
+
+
+@pytest.fixture
+def app(app: FastAPI) -> FastAPI:
+    app.include_router(signed_in(router, "things"))
+    return app
+
+
 async def send(client: AsyncClient, token: str) -> tuple[int, str | None]:
-    response = await client.get("/items", headers={"authorization": f"Bearer {token}"})
+    response = await client.get("/things", headers={"authorization": f"Bearer {token}"})
     return response.status_code, response.headers.get("www-authenticate")
 
 
-async def test_items_need_a_token(client: AsyncClient) -> None:
+async def test_routes_need_a_token(client: AsyncClient) -> None:
     for headers in ({}, {"authorization": "Basic YTpi"}):
-        response = await client.get("/items", headers=headers)
+        response = await client.get("/things", headers=headers)
         assert response.status_code == 401
         assert response.headers["www-authenticate"] == "Bearer"
         assert response.json()["detail"] == "This needs an access token: log in."
@@ -34,25 +51,25 @@ async def test_items_need_a_token(client: AsyncClient) -> None:
 @pytest.mark.parametrize(
     ("scope", "read", "write"),
     [
-        ("items:read", 200, 403),
-        ("items:write", 403, 201),
-        ("items:read items:write", 200, 201),
-        ("items items:readers", 403, 403),
+        ("things:read", 200, 403),
+        ("things:write", 403, 201),
+        ("things:read things:write", 200, 201),
+        ("things things:readers", 403, 403),
     ],
 )
-async def test_items_need_a_scope_by_method(
+async def test_routes_need_a_scope_by_method(
     client: AsyncClient, sign_in: SignIn, scope: str, read: int, write: int
 ) -> None:
     sign_in(scope=scope)
-    responses = [await client.get("/items"), await client.post("/items", json={"name": "pen"})]
+    responses = [await client.get("/things"), await client.post("/things")]
     assert [response.status_code for response in responses] == [read, write]
     if write == 403:
-        header = 'Bearer error="insufficient_scope", scope="items:write"'
+        header = 'Bearer error="insufficient_scope", scope="things:write"'
         assert responses[1].headers["www-authenticate"] == header
-        assert responses[1].json()["detail"] == "This needs the scope items:write."
+        assert responses[1].json()["detail"] == "This needs the scope things:write."
 
 
-@pytest.mark.parametrize("scopes", ["items:read mail", ["items:read", "mail"]])
+@pytest.mark.parametrize("scopes", ["things:read mail", ["things:read", "mail"]])
 async def test_entra_sends_scopes_as_scp(app: FastAPI, client: AsyncClient, scopes: Any) -> None:
     claims = claims_for(trust_key(app), scp=scopes)
     del claims["scope"]
@@ -112,7 +129,7 @@ async def test_wrong_signature_is_refused(app: FastAPI, client: AsyncClient) -> 
 
 async def test_token_in_the_query_string_does_not_count(app: FastAPI, client: AsyncClient) -> None:
     token = sign(claims_for(trust_key(app)))
-    assert (await client.get("/items", params={"access_token": token})).status_code == 401
+    assert (await client.get("/things", params={"access_token": token})).status_code == 401
 
 
 RULE = (
@@ -149,6 +166,7 @@ def test_issuer_is_kept_as_it_is_written(worker_url: URL, issuer: str) -> None:
 async def test_docs_log_in_with_pkce(worker_url: URL) -> None:
     settings = settings_for(worker_url, oidc_docs_client_id="docs", oidc_docs_scopes="openid a:b")
     app = create_app(settings)
+    app.include_router(signed_in(router, "things"))
     async with client_of(app) as client:
         page = await client.get("/docs")
         redirect = await client.get("/oauth2-redirect.html")

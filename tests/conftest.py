@@ -142,6 +142,11 @@ class Project:
         result = self.run("uv", "run", "--quiet", *command, check=check, env=env)
         return result.stdout + result.stderr
 
+    def lint(self, *options: str) -> None:
+        """Fail if ruff or mypy has something to say."""
+        for command in ("ruff check", "ruff format --check", "mypy"):
+            self.uv(*options, *command.split())
+
     def start(self, *command: str, stderr: int | None = None) -> "subprocess.Popen[str]":
         """`uv run COMMAND`, whose input and output are the caller's."""
         return subprocess.Popen(
@@ -158,6 +163,12 @@ class Project:
         """The project elsewhere, to be changed; its environment is made anew."""
         ignored = shutil.ignore_patterns(".venv", ".postgres", "__pycache__", ".*_cache")
         return Project(Path(shutil.copytree(self.path, target / self.path.name, ignore=ignored)))
+
+    def add_tests(self, *directories: str) -> None:
+        """Add tests that the template keeps for itself to those of the project."""
+        ignored = shutil.ignore_patterns("__pycache__")
+        for name in directories:
+            shutil.copytree(TEMPLATE / "tests" / name, self.path / "tests" / name, ignore=ignored)
 
     def replace(self, name: str, old: str, new: str) -> None:
         """Edit a file; `old` must be there."""

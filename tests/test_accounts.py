@@ -3,7 +3,6 @@
 import asyncio
 import json
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 import readmes
-from conftest import TEMPLATE, Project, bake_with, short_directory, tool
+from conftest import Project, bake_with, short_directory, tool
 from load import Stage, stage
 from pytest_cookies.plugin import Cookies
 
@@ -46,16 +45,12 @@ def test_accounts_pass_their_tests(cookies_session: Cookies, more: tuple[str, ..
     answers = {"auth": "accounts", "jobs": bool(more)}
     changed = bake_with(cookies_session, answers).copy(short_directory())
     changed.run("uv", "sync", "--quiet")
-    for name in ("machinery", "accounts", *more):
-        ignored = shutil.ignore_patterns("__pycache__")
-        source = TEMPLATE / "tests" / name
-        shutil.copytree(source, changed.path / "tests" / name, ignore=ignored)
+    changed.add_tests("machinery", "accounts", *more)
     changed.run("uv", "pip", "install", "--quiet", *TOOLS)
     tests = [path.name for path in sorted((changed.path / "tests").glob("test_*.py"))]
     names = [f"tests/{name}" for name in [*tests, "accounts", *more[1:]]]
     assert " passed" in changed.uv("--no-sync", "pytest", "-q", "-n", "2", *names)
-    for command in ("ruff check", "ruff format --check", "mypy"):
-        changed.uv("--no-sync", *command.split())
+    changed.lint("--no-sync")
 
 
 def test_commands_of_the_page(changed: Project) -> None:

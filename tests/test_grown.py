@@ -169,9 +169,7 @@ psql -Atc "SELECT 'left: ' || string_agg(name, ' ') FROM customers"
 def test_with_newest_dependencies(copied: Project) -> None:
     grow(copied)
     migrate(copied)
-    copied.uv("ruff", "check")
-    copied.uv("ruff", "format", "--check")
-    copied.uv("mypy")
+    copied.lint()
     assert " passed" in copied.uv("pytest", "-q", "-n", "2")
     urls = {"RATES_URL": "http://localhost:9000"}  # .env has the others
     assert "left: new" in copied.uv("dev", "sh", "-euc", SCRIPT, env=urls)

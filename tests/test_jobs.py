@@ -1,14 +1,13 @@
 """`jobs=yes`: the queue and its worker, on servers, roles and poolers as in production."""
 
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 
 import psutil
 import pytest
 import readmes
-from conftest import TEMPLATE, Project, bake_with, short_directory
+from conftest import Project, bake_with, short_directory
 from load import Stage, stage
 from pytest_cookies.plugin import Cookies
 from servers import pgbouncer
@@ -63,8 +62,7 @@ FORBIDDEN = [
 def project(cookies_session: Cookies) -> Project:
     """An installed project with jobs, and the tests of its wiring."""
     project = bake_with(cookies_session, {"jobs": True}).copy(short_directory())
-    ignored = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(TEMPLATE / "tests/jobs", project.path / "tests/jobs", ignore=ignored)
+    project.add_tests("jobs")
     (project.path / ".env").unlink()
     project.run("uv", "sync", "--quiet")
     return project
@@ -87,9 +85,7 @@ def test_wiring_passes_its_tests(project: Project) -> None:
 
 
 def test_lint_and_types_are_clean(project: Project) -> None:
-    project.uv("ruff", "check")
-    project.uv("ruff", "format", "--check")
-    project.uv("mypy")
+    project.lint()
 
 
 def test_role_of_the_application_uses_the_tables_and_cannot_change_them(project: Project) -> None:
@@ -138,9 +134,7 @@ def test_job_of_the_page_fails_and_is_requeued_by_its_commands(project: Project)
     tasks, call = readmes.fenced(page["Add a job"], "python")
     assert call.strip() in RECEIPT.replace("order_id=1", "order_id=order.id")
     (orders / "tasks.py").write_text(tasks)
-    copy.uv("ruff", "check")
-    copy.uv("ruff", "format", "--check")
-    copy.uv("mypy")
+    copy.lint()
     [schedule] = readmes.fenced(page["Add a schedule"], "python")
     assert schedule.strip() in (copy.path / "app/jobs/tasks.py").read_text()
 

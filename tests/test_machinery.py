@@ -3,10 +3,8 @@
 Whoever forks the template owns the wiring, and so its tests. They are in `machinery/`.
 """
 
-import shutil
-
 import pytest
-from conftest import TEMPLATE, Project
+from conftest import Project
 
 pytestmark = pytest.mark.slow
 
@@ -14,10 +12,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def project(copied: Project) -> Project:
     """The default project with the tests of its wiring beside its own."""
-    ignored = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(
-        TEMPLATE / "tests" / "machinery", copied.path / "tests" / "machinery", ignore=ignored
-    )
+    copied.add_tests("machinery")
     return copied
 
 
@@ -27,6 +22,4 @@ def test_wiring_passes_its_tests(project: Project) -> None:
 
 
 def test_lint_and_types_of_these_tests_are_clean(project: Project) -> None:
-    project.uv("ruff", "check")
-    project.uv("ruff", "format", "--check")
-    project.uv("mypy")
+    project.lint()

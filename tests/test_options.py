@@ -126,9 +126,7 @@ def test_revisions_of_two_options_are_joined(extended: Path, tmp_path: Path) -> 
 
 def check(project: Project, *tests: str) -> None:
     """Lint, types, and the project's own tests, or these of them."""
-    project.uv("ruff", "check")
-    project.uv("ruff", "format", "--check")
-    project.uv("mypy")
+    project.lint()
     assert " passed" in project.uv("pytest", "-q", "-n", "2", *tests)
 
 

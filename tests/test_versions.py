@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import pytest
-from conftest import Project, interpreters
+from conftest import Project, bake_with, interpreters, short_directory
+from pytest_cookies.plugin import Cookies
 
 pytestmark = pytest.mark.slow
 
@@ -20,6 +21,15 @@ def test_generated_suite_with_newest_dependencies(copied: Project, python: str) 
 @pytest.mark.parametrize("python", interpreters())
 def test_generated_suite_with_lowest_dependencies(copied: Project, python: str) -> None:
     assert " passed" in copied.uv("--python", python, *LOWEST, "pytest", "-q")
+
+
+@pytest.mark.exhaustive
+def test_jobs_and_accounts_with_lowest_dependencies(cookies_session: Cookies) -> None:
+    answers = {"auth": "accounts", "jobs": True}
+    project = bake_with(cookies_session, answers).copy(short_directory())
+    project.add_tests("jobs", "mails")
+    lowest = ["--python", interpreters()[0], *LOWEST]
+    assert " passed" in project.uv(*lowest, "pytest", "-q", "-n", "2")
 
 
 @pytest.mark.long

@@ -1,4 +1,4 @@
-"""The application with a route that creates an item and enqueues a job, and jobs to measure."""
+"""The application with two routes that create an item, one with a job, and jobs to measure."""
 
 import asyncio
 import sys
@@ -9,11 +9,12 @@ from app.config import get_settings
 from app.database import Database, create_engine
 from app.dependencies import Session
 from app.items import service
-from app.items.schemas import ItemCreate
+from app.items.schemas import ItemCreate, ItemRead
 from app.items.tasks import ItemRef, describe
 from app.jobs import worker
 from app.jobs.queue import enqueue, job
 from app.main import create_app
+from app.models.item import Item
 from pydantic import BaseModel
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -21,10 +22,16 @@ from sqlalchemy.ext.asyncio import AsyncSession
 app = create_app()
 
 
-@app.post("/enqueued", status_code=201)
-async def create(new: ItemCreate, session: Session) -> None:
+@app.post("/plain", status_code=201, response_model=ItemRead)
+async def create(new: ItemCreate, session: Session) -> Item:
+    return await service.create(session, new)
+
+
+@app.post("/enqueued", status_code=201, response_model=ItemRead)
+async def create_and_enqueue(new: ItemCreate, session: Session) -> Item:
     item = await service.create(session, new)
     await enqueue(session, describe, ItemRef(item_id=item.id))
+    return item
 
 
 class Sent(BaseModel):

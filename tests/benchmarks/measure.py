@@ -19,6 +19,9 @@ NOT_A_USERS = {"PYTHONDONTWRITEBYTECODE", "VIRTUAL_ENV"}  # set by containers an
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in NOT_A_USERS}
 
 
+EVERYTHING = ["auth=accounts", "jobs=yes", "telemetry=yes", "kubernetes=yes"]
+
+
 def generate(directory: Path, template: Path, *answers: str) -> Path:
     """Generate a project in `directory`, in another process. The default, but for `answers`."""
     shutil.rmtree(directory / "my-api", ignore_errors=True)

@@ -39,7 +39,8 @@ INSIDE: list[Benchmark] = [
     *withstanding.BENCHMARKS,
     *jobs.BENCHMARKS,
 ]
-ANSWERS = {"jobs": ["jobs=yes"]}  # else the default project
+# Else the default project.
+ANSWERS = {"jobs": ["jobs=yes"], "startup_with_options": measure.EVERYTHING}
 
 
 def main() -> None:

@@ -42,9 +42,11 @@ def serve_application(
     return serve(project, *flags, command=command, env=env, workers=workers)
 
 
-def load(server: Server, path: str, script: str = "", connections: int = 16) -> Load:
+def load(
+    server: Server, path: str, script: str = "", connections: int = 16, seconds: int = SECONDS
+) -> Load:
     """Send requests with wrk."""
-    options = ["-t1", f"-c{connections}", f"-d{SECONDS}s", "--latency"]
+    options = ["-t1", f"-c{connections}", f"-d{seconds}s", "--latency"]
     if script:
         options += ["-s", str(HERE / script)]
     before = server.cpu()

@@ -11,7 +11,7 @@ from conftest import client_of, settings_for
 from fastapi import FastAPI
 from httpx import AsyncClient
 from job_fixtures import run_queued
-from sqlalchemy import URL, func, select, text, update
+from sqlalchemy import URL, func, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.auth import tasks
@@ -19,7 +19,7 @@ from app.auth.mail import Mailer
 from app.jobs.queue import SCHEDULES, enqueue
 from app.jobs.worker import fail
 from app.main import create_app, lifespan
-from app.models.account import Token
+from app.models.account import Account, Token
 
 NEW = {"email": "ann@example.com", "password": "correct horse battery"}
 WAITING = text("SELECT entrypoint, priority, convert_from(payload, 'utf-8') FROM jobs.pgqueuer")
@@ -80,3 +80,18 @@ async def test_schedule_deletes_expired_rows(
         await enqueue(session, job, payload)
     assert await run_queued(app.state.database) == ["auth.delete_expired"]
     assert await connection.scalar(select(func.count(Token.id))) == 0
+
+
+@pytest.mark.usefixtures("no_jobs_run")
+async def test_account_registered_again_is_not_deleted_before_its_mail(
+    app: FastAPI, client: AsyncClient, connection: AsyncConnection, mails: deque[EmailMessage]
+) -> None:
+    """However late the job of the mail runs."""
+    old = {"email": NEW["email"], "created_at": func.now() - timedelta(days=8)}
+    await connection.execute(insert(Account).values(old))
+    await client.post("/auth/register", json=NEW)
+    async with app.state.database.sessions.begin() as session:
+        await enqueue(session, tasks.delete_expired, tasks.Nothing())
+    await run_queued(app.state.database, tasks.delete_expired.name)
+    assert await run_queued(app.state.database, tasks.send.name) == [tasks.send.name]
+    assert [mail["To"] for mail in mails] == [NEW["email"]]

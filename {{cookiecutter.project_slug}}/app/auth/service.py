@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 from pydantic import SecretStr
-from sqlalchemy import bindparam, delete, func, select
+from sqlalchemy import bindparam, case, delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -90,11 +90,15 @@ async def register(
 
 
 async def ensure_account(session: AsyncSession, email: str, new_hash: str | None) -> Account:
-    """Return the locked account of the address. Creates it if it is missing."""
+    """Return the locked account of the address. Creates it if it is missing.
+
+    One that was never verified is as new, so that `clean` cannot delete it before its mail.
+    """
+    created = case((Account.verified_at.is_(None), func.now()), else_=Account.created_at)
     new = insert(Account).values(email=email, password_hash=new_hash)
     # In one statement, or another request could delete the account meanwhile.
     locked = new.on_conflict_do_update(
-        index_elements=[func.lower(Account.email)], set_={"email": Account.email}
+        index_elements=[func.lower(Account.email)], set_={"created_at": created}
     )
     return (await session.scalars(locked.returning(Account))).one()
 

@@ -32,6 +32,11 @@ class Names(DBSettings):
 
 
 NAMES = Names(db_schema="jobs")
+BUILDERS = (
+    qb.QueryBuilderEnvironment(NAMES),
+    qb.QueryQueueBuilder(NAMES),
+    qb.QuerySchedulerBuilder(NAMES),
+)
 
 
 @dataclass(frozen=True)
@@ -115,9 +120,7 @@ class SessionDriver:
         self.session = session
 
     async def fetch(self, query: str, *values: Any) -> list[dict[str, Any]]:
-        result = await self.session.run_sync(run, query, values)
-        names = tuple(result.keys())
-        return [dict(zip(names, map(as_text, row), strict=True)) for row in result]
+        return await self.session.run_sync(fetch, query, values)
 
     async def execute(self, query: str, *values: Any) -> None:
         await self.session.run_sync(run, query, values)
@@ -127,6 +130,11 @@ def run(session: Session, query: str, values: tuple[Any, ...]) -> CursorResult[A
     return session.connection().exec_driver_sql(query, values)
 
 
+def fetch(session: Session, query: str, values: tuple[Any, ...]) -> list[dict[str, Any]]:
+    rows = run(session, query, values).all()
+    return [{name: as_text(value) for name, value in row._asdict().items()} for row in rows]
+
+
 def as_text(value: Any) -> Any:
     """Return JSON as text, as pgqueuer reads it. SQLAlchemy's connections decode it."""
     return json.dumps(value) if isinstance(value, dict) else value
@@ -134,5 +142,4 @@ def as_text(value: Any) -> Any:
 
 def queries(driver: Any) -> Queries:
     """Return pgqueuer's statements on a driver of its own, or on a SessionDriver."""
-    builders = (qb.QueryBuilderEnvironment, qb.QueryQueueBuilder, qb.QuerySchedulerBuilder)
-    return Queries(driver, *(builder(NAMES) for builder in builders))  # type: ignore[arg-type] # in order
+    return Queries(driver, *BUILDERS)

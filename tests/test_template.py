@@ -40,11 +40,14 @@ def files(directory: Path) -> set[str]:
 # The files that come with some answers only: what the hook's table says, in other words.
 ONLY: dict[str, tuple[tuple[str, object], ...]] = {
     r"app/auth/tasks\.py|tests/mail_fixtures\.py": (("auth", "accounts"), ("jobs", True)),
-    r"app/auth/.*|.*/account\.py|.*_accounts_\w+\.py|.*/(test_)?auth\w*\.(md|py)": (
-        ("auth", "accounts"),
-    ),
+    r"app/jobs/telemetry\.py": (("jobs", True), ("telemetry", True)),
+    r"docs/auth\.md": (("auth", "accounts"), ("auth", "oidc")),
+    r"app/oidc/.*|tests/(access_tokens|test_oidc)\.py": (("auth", "oidc"),),
+    r"app/auth/.*|.*/account\.py|.*_accounts_\w+\.py|.*/test_auth\.py": (("auth", "accounts"),),
     r"app/jobs/.*|app/items/tasks\.py|.*_jobs_\w+\.py|docs/jobs\.md": (("jobs", True),),
     r"tests/(job_fixtures|test_items_tasks|test_jobs)\.py": (("jobs", True),),
+    r"app/web/telemetry\.py|deploy/grafana\.json|docs/telemetry\.md": (("telemetry", True),),
+    r"tests/test_telemetry\.py": (("telemetry", True),),
     r"\.dockerignore|Dockerfile|compose\.yaml": (("docker", True),),
     r"deploy/kubernetes/worker\.yaml": (("jobs", True), ("kubernetes", True)),
     r"deploy/kubernetes/.*|docs/(kubernetes|scale)\.md|.*/(test_)?read_replica\.py": (
@@ -84,7 +87,8 @@ def test_each_choice_gives_exactly_its_files_and_env(
 
 def test_nothing_of_an_option_comes_without_it(bake: Bake) -> None:
     """No file, and no line."""
-    project = bake(auth="none", jobs=False, docker=False, kubernetes=False, ci="none")
+    off = dict.fromkeys(("jobs", "telemetry", "docker", "kubernetes"), False)
+    project = bake(auth="none", ci="none", **off)
     names = {path.name for path in project.path.rglob("*")} | {
         line
         for name in post_gen_project.MARKED
@@ -92,7 +96,8 @@ def test_nothing_of_an_option_comes_without_it(bake: Bake) -> None:
         for line in (project.path / name).read_text().splitlines()
     }
     brought = re.compile(
-        "app.auth|_accounts_|pwdlib|MAIL_|app.jobs|pgqueuer|WORKER_IN|replica_r|URL_READ|kubernetes",
+        "app.auth|_accounts_|pwdlib|MAIL_|app.jobs|pgqueuer|WORKER_IN|oidc|joserfc|\\bOTEL_"
+        "|web.telemetry|replica_r|URL_READ|kubernetes",
         re.IGNORECASE,
     )
     assert [name for name in names if brought.search(name)] == []
@@ -103,20 +108,20 @@ def test_nothing_of_an_option_comes_without_it(bake: Bake) -> None:
 # How many lines of each file are marked, by question.
 MARKS = {
     "auth": {
-        ".env.example": 9,
-        "AGENTS.md": 3,
-        "README.md": 3,
-        "app/config.py": 6,
-        "app/main.py": 6,
-        "compose.yaml": 9,
+        ".env.example": 15,
+        "AGENTS.md": 6,
+        "README.md": 5,
+        "app/config.py": 11,
+        "app/main.py": 11,
+        "compose.yaml": 15,
         "deploy/kubernetes/deployment.yaml": 1,
         "deploy/kubernetes/kustomization.yaml": 1,
         "deploy/kubernetes/worker.yaml": 1,
-        "docs/deploy.md": 4,
+        "docs/deploy.md": 8,
         "docs/kubernetes.md": 1,
-        "pyproject.toml": 3,
-        "tests/conftest.py": 1,
-        "tests/test_items.py": 2,
+        "pyproject.toml": 5,
+        "tests/conftest.py": 2,
+        "tests/test_items.py": 3,
     },
     "jobs": {
         ".env.example": 2,
@@ -134,6 +139,14 @@ MARKS = {
         "pyproject.toml": 2,
         "tests/conftest.py": 1,
         "tests/signing_in.py": 1,
+    },
+    "telemetry": {
+        "README.md": 1,
+        "app/jobs/worker.py": 4,
+        "app/main.py": 2,
+        "compose.yaml": 8,
+        "docs/deploy.md": 1,
+        "pyproject.toml": 3,
     },
     "docker": {
         ".github/dependabot.yml": 1,

@@ -74,6 +74,11 @@ LATER = {
         "from app.jobs",
         "SELECT count(*) FROM jobs.pgqueuer",
     ),
+    "oidc": (
+        {'"auth": "accounts"': '"auth": "oidc"', "auth=accounts": "auth=oidc"},
+        "from app.oidc",
+        "",  # it has none
+    ),
 }
 NOTES = """
 from sqlalchemy import Identity
@@ -119,17 +124,32 @@ def run(heading: str, project: Project, template: Path, option: str = "auth") ->
 
 
 @pytest.mark.exhaustive
-def test_option_comes_without_cruft(template_repository: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("option", "answer"), [("auth", "auth=accounts"), ("oidc", "auth=oidc")])
+def test_option_comes_without_cruft(
+    template_repository: Path, tmp_path: Path, option: str, answer: str
+) -> None:
     """As in a new project, but for what the owner has changed."""
     project = generate(template_repository, tmp_path, "cookiecutter")
     commit(project.path)
-    run("Without cruft", project, template_repository)
+    run("Without cruft", project, template_repository, option)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["billing", "template"]
     project.replace("app/main.py", "  # mine", "")
     commit(project.path)
     commands = [sys.executable, "-m", "cookiecutter", str(template_repository)]
-    Project(tmp_path).run(*commands, "--no-input", "-f", "project_name=Billing", "auth=accounts")
+    Project(tmp_path).run(*commands, "--no-input", "-f", "project_name=Billing", answer)
     assert git(project.path, "status", "--porcelain") == ""
+
+
+@pytest.mark.exhaustive
+def test_option_without_tables_comes_by_cruft(template_repository: Path, tmp_path: Path) -> None:
+    project = generate(template_repository, tmp_path, "cruft")
+    commit(project.path)
+    run("With cruft", project, template_repository, "oidc")
+    assert list(project.path.rglob("*.rej")) == []
+    main = (project.path / "app" / "main.py").read_text()
+    assert LATER["oidc"][1] in main
+    assert "# mine" in main
+    assert " passed" in project.uv("pytest", "-q", "tests/test_oidc.py", "tests/test_items.py")
 
 
 @pytest.mark.exhaustive

@@ -19,6 +19,7 @@ import projects
 import scale
 import speed
 import surviving
+import telemetry
 import withstanding
 
 Benchmark = Callable[..., None]
@@ -38,9 +39,13 @@ INSIDE: list[Benchmark] = [
     *living.BENCHMARKS,
     *withstanding.BENCHMARKS,
     *jobs.BENCHMARKS,
+    *telemetry.BENCHMARKS,
 ]
-# Else the default project.
-ANSWERS = {"jobs": ["jobs=yes"], "startup_with_options": measure.EVERYTHING}
+ANSWERS = {  # else the default project
+    "jobs": ["jobs=yes"],
+    "startup_with_options": measure.EVERYTHING,
+    "telemetry": ["telemetry=yes"],
+}
 
 
 def main() -> None:

@@ -30,13 +30,20 @@ class Load:
 
 
 def serve_application(
-    project: Path, application: str, *flags: str, database: str = "app", workers: int = 1
+    project: Path,
+    application: str,
+    *flags: str,
+    database: str = "app",
+    workers: int = 1,
+    env: dict[str, str] | None = None,
 ) -> AbstractContextManager[Server]:
     """Serve an application of the project, of this directory or of `peers`."""
     names = {"PGDATABASE", "DATABASE_URL", "DATABASE_URL_SYNC"}
-    env = os.environ | {
-        name: re.sub(r"(^|/)app($|\?)", rf"\1{database}\2", os.environ[name]) for name in names
-    }
+    env = (
+        os.environ
+        | (env or {})
+        | {name: re.sub(r"(^|/)app($|\?)", rf"\1{database}\2", os.environ[name]) for name in names}
+    )
     env["PYTHONPATH"] = os.pathsep.join([str(HERE), str(HERE / "peers")])
     command = ("uvicorn", application, "--port=PORT")
     return serve(project, *flags, command=command, env=env, workers=workers)

@@ -10,6 +10,7 @@ from pydantic_settings import NoDecode
 
 from app.auth import settings as auth  # option: auth=accounts
 from app.database import ConfigurationError, DatabaseSettings
+from app.oidc import settings as oidc  # option: auth=oidc
 from app.read_replica import ReadURL  # option: kubernetes=yes
 
 Names = Annotated[list[str], NoDecode]  # not JSON: separated by commas or spaces
@@ -36,6 +37,10 @@ class Settings(DatabaseSettings):
     auth_page_url: auth.PageURL = None  # option: auth=accounts
     session_idle_seconds: auth.Lifetime = 14 * 86400  # option: auth=accounts
     session_lifetime_seconds: auth.Lifetime = 90 * 86400  # option: auth=accounts
+    oidc_issuer: oidc.Issuer  # option: auth=oidc
+    oidc_audience: oidc.Audience  # option: auth=oidc
+    oidc_docs_client_id: str = ""  # option: auth=oidc
+    oidc_docs_scopes: str = "openid"  # option: auth=oidc
 
     @field_validator(*PATTERNS, mode="before")
     @classmethod

@@ -7,15 +7,18 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 
+import app.web.telemetry as telemetry  # option: telemetry=yes
 from app.auth import dependencies as auth  # option: auth=accounts
 from app.auth.routes import router as auth_router  # option: auth=accounts
 from app.config import Settings, get_settings
 from app.database import Database, create_engine
 from app.items import routes as items
 from app.jobs import worker  # option: jobs=yes
+from app.oidc import dependencies as auth  # option: auth=oidc
+from app.oidc.docs import install_login  # option: auth=oidc
 from app.read_replica import router as replica_router  # option: kubernetes=yes
 from app.web import docs, health, logs, openapi, problems
-from app.web.middleware import Application, RequestContext, allowed_hosts, cors
+from app.web.middleware import Application, RequestContext, allowed_hosts, cors, is_probe
 from app.web.shutdown import Shutdown
 
 
@@ -29,7 +32,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
         generate_unique_id_function=openapi.operation_id,
         max_body_size=settings.max_body_size,
-        telemetry={"logs": False},  # they hold exceptions, which quote values
+        telemetry={"exclude": is_probe, "operation_spans": False, "logs": False},  # it quotes rows
         openapi_url="/openapi.json" if settings.api_docs else None,
         docs_url=None,  # see web/docs.py
         redoc_url=None,
@@ -43,15 +46,18 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.settings = settings
     app.state.shutdown = shutdown
     problems.install(app)
-    auth.install(app, settings)  # option: auth=accounts
+    auth.install(app, settings)  # option: auth=accounts,oidc
     app.include_router(auth_router)  # option: auth=accounts
     app.include_router(items.router)  # option: auth=none
     app.include_router(auth.signed_in(items.router))  # option: auth=accounts
+    app.include_router(auth.signed_in(items.router, "items"))  # option: auth=oidc
     app.include_router(worker.router)  # option: jobs=yes
     app.include_router(replica_router)  # option: kubernetes=yes
+    app.include_router(telemetry.router)  # option: telemetry=yes
     app.include_router(health.router)  # last: each request tries the routers in this order
     if settings.api_docs:
-        docs.install(app)
+        docs.install(app)  # option: auth=none,accounts
+        docs.install(app, **install_login(app, settings))  # option: auth=oidc
     return app
 
 

@@ -61,6 +61,7 @@ from app.main import create_app, lifespan  # noqa: E402 - reads the environment 
 # The first process tells the workers in these variables where the databases are.
 SERVER, TEMPLATE = "PYTEST_POSTGRES_SERVER", "PYTEST_POSTGRES_TEMPLATE"
 pytest_plugins = ["signing_in"]  # option: auth=accounts
+pytest_plugins = ["access_tokens"]  # option: auth=oidc
 WRITE_REVISION = 'write a revision: uv run dev alembic revision --autogenerate -m "what changed"'
 
 

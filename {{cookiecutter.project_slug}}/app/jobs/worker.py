@@ -23,6 +23,7 @@ from structlog.contextvars import bind_contextvars, clear_contextvars
 import app
 from app.config import Settings, get_settings
 from app.database import Database, DatabaseUnavailable, create_engine
+from app.jobs import telemetry  # option: telemetry=yes
 from app.jobs.queue import JOBS, NAMES, SCHEDULES, Job, enqueue, queries
 from app.web import logs
 
@@ -81,6 +82,7 @@ async def exit_if_stuck() -> None:
         await asyncio.sleep(STUCK / 6)
 
 
+@telemetry.observed  # option: telemetry=yes
 async def run(settings: Settings, shutdown: asyncio.Event | None = None) -> None:
     """Run jobs until `shutdown` or, without one, until SIGTERM or SIGINT."""
     import_tasks()
@@ -108,6 +110,7 @@ def import_tasks() -> None:
             import_module(module.name)
 
 
+@telemetry.measuring  # option: telemetry=yes
 @asynccontextmanager
 async def manager(settings: Settings) -> AsyncIterator[PgQueuer]:
     """Yield pgqueuer with every job and schedule, on a connection of its own."""
@@ -136,6 +139,7 @@ async def on_time(database: Database, cron: str, job: Job[Any], payload: Any, _:
         await enqueue(session, job, payload, key=cron)
 
 
+@telemetry.traced  # option: telemetry=yes
 async def attempt(database: Database, queue: Queries, job: Job[Any], row: pgqueuer.Job) -> None:
     """Run a job, and log its end. A failed one is repeated later, or kept as failed."""
     clear_contextvars()

@@ -9,7 +9,7 @@ from fastapi.responses import HTMLResponse
 from fastapi.staticfiles import StaticFiles
 
 
-def install(app: FastAPI) -> None:
+def install(app: FastAPI, connect: str = "'self'", oauth: dict[str, object] | None = None) -> None:
     """Serve the page and its files. Their URLs are relative, so they work under a path prefix."""
     page = get_swagger_ui_html(
         openapi_url="openapi.json",
@@ -17,13 +17,13 @@ def install(app: FastAPI) -> None:
         swagger_js_url="docs/assets/swagger-ui-bundle.js",
         swagger_css_url="docs/assets/swagger-ui.css",
         swagger_favicon_url="docs/assets/favicon-32x32.png",
+        init_oauth=oauth,
     )
-    # The browser runs an inline script of this hash, and no other one.
     script = bytes(page.body).split(b"<script>")[1].split(b"</script>")[0]
-    digest = b64encode(sha256(script).digest()).decode()
+    digest = b64encode(sha256(script).digest()).decode()  # the only inline script that may run
     policy = (
         f"default-src 'none'; script-src 'self' 'sha256-{digest}'; style-src 'self'; "
-        "img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+        f"img-src 'self' data:; connect-src {connect}; base-uri 'none'; form-action 'none'; "
         "frame-ancestors 'none'"
     )
 

@@ -1,0 +1,233 @@
+"""OpenTelemetry: docs/telemetry.md. Its SDK reads the OTEL_* variables, so no setting does."""
+
+import asyncio
+import atexit
+import logging
+import os
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from functools import cache, partial
+from importlib.metadata import entry_points
+from threading import Thread
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from fastapi import APIRouter, FastAPI
+from opentelemetry import metrics, trace
+from opentelemetry.distro import OpenTelemetryConfigurator
+from opentelemetry.instrumentation.dependencies import get_dependency_conflicts
+from opentelemetry.metrics import CallbackOptions, Observation
+from opentelemetry.sdk.trace import Event, ReadableSpan
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
+from opentelemetry.trace import SpanKind, Status, StatusCode, format_span_id, format_trace_id
+from sqlalchemy import Engine, QueuePool, event
+
+from app.web.openapi import about_project
+
+DEFAULTS = {
+    "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+    "OTEL_SEMCONV_STABILITY_OPT_IN": "http",  # the stable names of attributes
+    "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",  # each trace would cost a third
+    "OTEL_TRACES_SAMPLER_ARG": "0.1",
+}
+FLUSH_SECONDS = 1  # at the end of the process, for what was not sent yet
+# Attributes that may quote a row or a token, and those whose query may.
+HIDDEN = {"url.query", "exception.message", "exception.stacktrace"}
+URLS = {"url.full", "http.url", "http.target"}
+
+Configurator: Any = OpenTelemetryConfigurator  # it has no types
+logger = logging.getLogger(__name__)
+pools: WeakKeyDictionary[QueuePool, str] = WeakKeyDictionary()
+tracer = trace.get_tracer(__name__)
+
+
+@cache
+def configure() -> None:
+    """Start what the environment asks for, once in this process. A mistake stops no service."""
+    for signal in ("TRACES", "METRICS"):
+        names = ("OTEL_EXPORTER_OTLP_ENDPOINT", f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT")
+        default = "otlp" if any(map(os.environ.get, names)) else "none"
+        set_default(f"OTEL_{signal}_EXPORTER", default)
+    if not (exports("TRACES") or exports("METRICS")):
+        return
+    for name, value in DEFAULTS.items():
+        set_default(name, value)
+    if "service.name=" not in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", ""):
+        set_default("OTEL_SERVICE_NAME", about_project()["title"])
+    sampler = None if exports("TRACES") else ALWAYS_OFF
+    try:
+        Configurator().configure(sampler=sampler, export_span_processor=batch)
+    except OSError as error:  # Prometheus's port
+        reason = f"OTEL_EXPORTER_PROMETHEUS_PORT: {error.strerror}; each process needs its own"
+        logger.error("No metrics are served: %s", reason)
+    except (RuntimeError, ValueError) as error:
+        logger.error("Telemetry is incomplete, see docs/telemetry.md: %s", error)
+    logging.setLogRecordFactory(with_span(logging.getLogRecordFactory()))
+    instrument_libraries()
+    observe_pools()
+
+
+def set_default(name: str, value: str) -> None:
+    os.environ[name] = os.environ.get(name) or value  # an empty one counts as unset
+
+
+def exports(signal: str) -> bool:
+    """Tell, after configure(), whether TRACES or METRICS are exported."""
+    disabled = os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
+    return not disabled and os.environ.get(f"OTEL_{signal}_EXPORTER", "none") != "none"
+
+
+def batch(exporter: SpanExporter) -> BatchSpanProcessor:
+    return BatchSpanProcessor(Redacted(exporter))
+
+
+class Redacted(SpanExporter):
+    """Exports spans without values: of rows, of tokens, or in messages of exceptions."""
+
+    def __init__(self, exporter: SpanExporter) -> None:
+        self.exporter = exporter
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        return self.exporter.export([redact(span) for span in spans])
+
+    def shutdown(self) -> None:
+        self.exporter.shutdown()
+
+
+def redact(span: ReadableSpan) -> ReadableSpan:
+    attributes = span.attributes or {}
+    if not (span.events or span.status.description or (HIDDEN | URLS) & attributes.keys()):
+        return span
+    events = [Event(e.name, without_values(e.attributes or {}), e.timestamp) for e in span.events]
+    return ReadableSpan(
+        span.name,
+        span.context,
+        span.parent,
+        span.resource,
+        without_values(attributes),
+        events,
+        span.links,
+        span.kind,
+        status=Status(span.status.status_code),
+        start_time=span.start_time,
+        end_time=span.end_time,
+        instrumentation_scope=span.instrumentation_scope,
+    )
+
+
+def without_values(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: str(value).partition("?")[0] if name in URLS else value
+        for name, value in attributes.items()
+        if name not in HIDDEN
+    }
+
+
+def with_span(create: Callable[..., logging.LogRecord]) -> Callable[..., logging.LogRecord]:
+    """Return a factory of log records with the ids of the current span."""
+
+    def create_record(*arguments: Any, **options: Any) -> logging.LogRecord:
+        record = create(*arguments, **options)
+        span = trace.get_current_span().get_span_context()
+        if span.is_valid:
+            ids = {
+                "trace_id": format_trace_id(span.trace_id),
+                "span_id": format_span_id(span.span_id),
+            }
+            (record.msg if isinstance(record.msg, dict) else vars(record)).update(ids)
+        return record
+
+    return create_record
+
+
+def instrument_libraries() -> None:
+    """Trace SQL, and the calls of each library whose instrumentation is installed: httpx, say."""
+    event.listen(Engine, "do_execute", partial(execute, "do_execute"))
+    event.listen(Engine, "do_executemany", partial(execute, "do_executemany"))
+    for found in entry_points(group="opentelemetry_instrumentor"):
+        library = found.load()()
+        if not get_dependency_conflicts(library.instrumentation_dependencies()):
+            library.instrument(skip_dep_check=True)
+
+
+def execute(name: str, cursor: Any, statement: str, parameters: Any, context: Any) -> bool:
+    """Execute a statement in a span, if a request or a job is traced; SQLAlchemy does it else.
+
+    asyncpg's instrumentation costs twice as much, traces each probe, and exports values.
+    """
+    engine = context.root_connection.engine
+    if engine.pool not in pools:
+        pools[engine.pool] = str(engine.url.database)
+    if not trace.get_current_span().is_recording():
+        return False
+    attributes = {"db.query.text": statement, "db.namespace": engine.url.database}
+    span = tracer.start_span(
+        statement.split(maxsplit=1)[0].upper(),
+        kind=SpanKind.CLIENT,
+        attributes=attributes | {"db.system.name": "postgresql"},
+    )
+    try:
+        getattr(context.dialect, name)(cursor, statement, parameters, context)
+    except BaseException as error:  # CancelledError: a timeout, or the client has gone
+        span.set_attribute("error.type", type(error).__name__)
+        span.set_status(StatusCode.ERROR)
+        raise
+    finally:
+        span.end()
+    return True
+
+
+def observe_pools() -> None:
+    create = metrics.get_meter(__name__).create_observable_up_down_counter
+    create("db.client.connection.count", [count_connections], "{connection}")
+    create("db.client.connection.max", [count_limits], "{connection}")
+    create("db.client.connection.pending_requests", [count_waiting], "{request}")
+
+
+def observations(count: Callable[[QueuePool], Mapping[str, int]]) -> Iterator[Observation]:
+    """Yield an observation for each pool's name and each state."""
+    sums: Counter[tuple[str, str]] = Counter()
+    for pool, name in pools.items():
+        if pool.size() == 1:
+            continue  # of a probe, or of a worker's listener
+        sums.update({(name, state): number for state, number in count(pool).items()})
+    for (name, state), number in sums.items():
+        labels = {"db.client.connection.pool.name": name, "db.client.connection.state": state}
+        yield Observation(number, {label: value for label, value in labels.items() if value})
+
+
+def count_connections(_: CallbackOptions) -> Iterator[Observation]:
+    return observations(lambda pool: {"used": pool.checkedout(), "idle": pool.checkedin()})
+
+
+def count_limits(_: CallbackOptions) -> Iterator[Observation]:
+    return observations(lambda pool: {"": pool.size()})
+
+
+def count_waiting(_: CallbackOptions) -> Iterator[Observation]:
+    return observations(lambda pool: {"": len(pool._pool._queue._getters)})  # type: ignore[attr-defined] # no public count
+
+
+@cache
+def shut_down() -> None:
+    """Send what is left, if the receiver answers in time."""
+    providers: list[Any] = [trace.get_tracer_provider(), metrics.get_meter_provider()]
+    threads = []
+    for provider in [item for item in providers if hasattr(item, "shutdown")]:
+        atexit.unregister(provider.shutdown)  # it would wait for half a minute
+        threads.append(Thread(target=provider.shutdown, daemon=True))
+        threads[-1].start()
+    for thread in threads:
+        thread.join(FLUSH_SECONDS)
+
+
+@asynccontextmanager
+async def while_serving(_: FastAPI) -> AsyncIterator[None]:
+    configure()
+    yield
+    await asyncio.to_thread(shut_down)
+
+
+router = APIRouter(lifespan=while_serving)

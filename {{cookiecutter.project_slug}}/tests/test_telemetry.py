@@ -1,0 +1,64 @@
+"""Telemetry: no value leaves the process, and nothing starts unless it is asked for."""
+
+import logging
+import os
+import threading
+
+import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from app.web import telemetry
+
+SECRET = "s3cret"  # noqa: S105 - to be searched for
+
+
+@pytest.fixture
+def exporter() -> InMemorySpanExporter:
+    return InMemorySpanExporter()
+
+
+@pytest.fixture
+def tracer(exporter: InMemorySpanExporter) -> trace.Tracer:
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(telemetry.Redacted(exporter)))
+    return provider.get_tracer("tests")
+
+
+def test_span_holds_no_message_of_an_exception_and_no_query(
+    exporter: InMemorySpanExporter, tracer: trace.Tracer
+) -> None:
+    url = f"https://example.com/a?token={SECRET}"
+    attributes = {"url.query": f"token={SECRET}", "url.full": url, "http.route": "/a"}
+    with (
+        pytest.raises(ValueError, match=SECRET),
+        tracer.start_as_current_span("failing", attributes=attributes),
+    ):
+        raise ValueError(SECRET)
+    [span] = exporter.get_finished_spans()
+    assert SECRET not in span.to_json()
+    assert span.attributes == {"url.full": "https://example.com/a", "http.route": "/a"}
+    assert [event.attributes["exception.type"] for event in span.events] == ["ValueError"]  # type: ignore[index] # not None
+
+
+def test_log_record_in_a_span_has_its_ids(tracer: trace.Tracer) -> None:
+    create = telemetry.with_span(logging.LogRecord)
+    arguments = ("name", logging.INFO, "path", 1, "message", (), None)
+    with tracer.start_as_current_span("logging") as span:
+        record = vars(create(*arguments))
+    assert record["trace_id"] == trace.format_trace_id(span.get_span_context().trace_id)
+    assert record["span_id"] == trace.format_span_id(span.get_span_context().span_id)
+    assert "trace_id" not in vars(create(*arguments))
+
+
+def test_nothing_starts_without_an_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    exporters = {"OTEL_TRACES_EXPORTER", "OTEL_METRICS_EXPORTER"}
+    for name in exporters | {name for name in os.environ if name.startswith("OTEL_")}:
+        monkeypatch.setenv(name, "")
+    before = threading.active_count()
+    telemetry.configure.__wrapped__()
+    assert threading.active_count() == before
+    assert not telemetry.exports("TRACES")
+    assert not telemetry.exports("METRICS")

@@ -85,7 +85,8 @@ def main() -> int:
     failure = owned and git(f"restore -- {' '.join(owned)}")[1]
     faults = [f"{', '.join(owned)}: not restored, {failure}"] if failure else []
     new = REVISIONS - tracked - dropped
-    if "app/main.py" in tracked.difference(changed) and new - {FIRST_REVISION}:
+    modules = {name for name in " ".join(OPTIONAL.values()).split() if name[:4] == "app/"}
+    if "app/main.py" in tracked.difference(changed) and modules - tracked - dropped:
         faults.append("app/main.py: it was kept and lacks the new option; generate without -s")
     join_history(root, new)
     remove_alembic_package(root)

@@ -204,10 +204,11 @@ def test_line_of_an_option_comes_by_another_generation(generated: Project) -> No
     assert contents(generated.path) | {".env": b""} == new | {".env": b""}
 
 
-def test_new_option_in_a_project_that_is_kept_is_told(generated: Project) -> None:
+@pytest.mark.parametrize("answer", ["auth=accounts", "kubernetes=yes"])
+def test_new_option_in_a_project_that_is_kept_is_told(generated: Project, answer: str) -> None:
     """Its lines cannot come, and without them it would be half there."""
     before = contents(generated.path)
-    result = cookiecutter(generated.path.parent, *KEEP, "auth=accounts")
+    result = cookiecutter(generated.path.parent, *KEEP, answer)
     assert result.returncode != 0
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
     assert line == "Error: app/main.py: it was kept and lacks the new option; generate without -s"

@@ -36,7 +36,7 @@ SCHEMAS = ["@kubernetes-models/cloudnative-pg@2.0.0", "typescript@5.9.3"]  # of 
 @pytest.fixture(scope="module")
 def project(cookies_session: Cookies) -> Path:
     """A project with manifests, and with all that adds to them."""
-    answers = {"kubernetes": True, "jobs": True, "auth": "accounts"}
+    answers = {"kubernetes": True, "jobs": True, "auth": "accounts", "telemetry": True}
     return bake_with(cookies_session, answers).path
 
 

@@ -20,7 +20,7 @@ from pytest_cookies.plugin import Cookies
 from servers import free_port
 from serving import serve, wait_until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.exhaustive]
 
 AUDIENCE, CLIENT, SCOPES = "my-api", "my-api-docs", "openid items:read items:write"
 VERIFIER = "v" * 43
@@ -65,7 +65,6 @@ def test_tests_pass_with_the_code_of_the_page(project: Project) -> None:
     assert " passed" in changed.uv("pytest", "-q", "-n", "2", *tests)
 
 
-@pytest.mark.exhaustive
 @pytest.mark.parametrize("resolution", ["highest", "lowest-direct"])
 @pytest.mark.parametrize("jobs", [False, True])
 def test_every_test_passes(cookies_session: Cookies, jobs: bool, resolution: str) -> None:

@@ -23,7 +23,7 @@ from pytest_cookies.plugin import Cookies
 from servers import CLOSED_PORT, free_port
 from serving import ENVIRONMENT, Server, serve, wait_until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.exhaustive]
 
 SECRET = "s3cret-passw0rd"  # noqa: S105 - for a search in what is exported
 ROW, TOKEN = "row-of-a-table", "token-in-a-query"
@@ -248,7 +248,6 @@ def test_failure_has_its_kind_and_no_value(database: Stage, received: Receiver) 
     assert attributes(call)["url.full"] == f"{server.url}/items"
 
 
-@pytest.mark.exhaustive
 def test_pool_in_use_and_waiting_requests_are_measured(
     database: Stage, received: Receiver
 ) -> None:
@@ -278,7 +277,6 @@ def test_pool_in_use_and_waiting_requests_are_measured(
     assert {point.as_int for _, point in received.points("db.client.connection.max")} == {2}
 
 
-@pytest.mark.exhaustive
 def test_one_worker_measures_the_queue_and_another_takes_over(
     database: Stage, received: Receiver
 ) -> None:
@@ -344,7 +342,6 @@ def scrape(port: int) -> str:
         return ""
 
 
-@pytest.mark.exhaustive
 def test_port_of_prometheus_in_use_is_a_line_and_stops_nothing(database: Stage) -> None:
     port = str(free_port())
     env = {"OTEL_METRICS_EXPORTER": "prometheus", "OTEL_EXPORTER_PROMETHEUS_PORT": port}
@@ -365,7 +362,6 @@ def test_mistake_in_a_variable_is_a_line_and_stops_nothing(
     assert "'jaeger' not found" in line["event"]
 
 
-@pytest.mark.exhaustive
 def test_nothing_is_sent_without_an_endpoint(database: Stage) -> None:
     """Not even to the port that the specification has as a default: nothing tries to connect."""
     with serving(database, "") as server:
@@ -377,7 +373,6 @@ def test_nothing_is_sent_without_an_endpoint(database: Stage) -> None:
         assert len(disabled.process.threads()) <= len(threads)
 
 
-@pytest.mark.exhaustive
 def test_sampling_keeps_one_trace_in_ten_and_every_id(database: Stage, received: Receiver) -> None:
     settings = {**database.urls, "OTEL_EXPORTER_OTLP_ENDPOINT": received.url}
     with serve(database.project, env=settings) as server, httpx.Client() as client:
@@ -390,7 +385,6 @@ def test_sampling_keeps_one_trace_in_ten_and_every_id(database: Stage, received:
     assert [point.count for _, point in counts] == [400]
 
 
-@pytest.mark.exhaustive
 @pytest.mark.parametrize("state", ["down", "silent"])
 def test_receiver_that_is_away_delays_no_request_and_no_end(
     database: Stage, received: Receiver, state: str
@@ -421,7 +415,6 @@ def accounts(cookies_session: Cookies) -> Project:
     return project
 
 
-@pytest.mark.exhaustive
 def test_logins_and_mails_leave_no_secret(accounts: Project, received: Receiver) -> None:
     mail = {
         "MAIL_URL": "console://",
@@ -472,7 +465,6 @@ def recipe(project: Project) -> Project:
     return copy
 
 
-@pytest.mark.exhaustive
 def test_lint_and_types_are_clean_and_the_suite_passes(recipe: Project) -> None:
     recipe.uv("ruff", "check")
     recipe.uv("ruff", "format", "--check")
@@ -480,7 +472,6 @@ def test_lint_and_types_are_clean_and_the_suite_passes(recipe: Project) -> None:
     assert " passed" in recipe.uv("pytest", "-q", "-n", "2")
 
 
-@pytest.mark.exhaustive
 def test_sentry_gets_kinds_and_the_trace_and_no_value(
     recipe: Project, database: Stage, received: Receiver
 ) -> None:

@@ -25,6 +25,11 @@ from conftest import (
 GUIDE = readmes.sections(readmes.CONTRIBUTING)["Add an option"]
 REVISION = "5b1d0c7e9f2a"
 NAMES = ("motto", "slogan")
+WITH_PYTHON = list(
+    dict.fromkeys(
+        question for (question, _), names in post_gen_project.OPTIONAL.items() if ".py" in names
+    )
+)
 
 
 def guide(name: str, *languages: str) -> list[str]:
@@ -141,15 +146,25 @@ def test_project_with_two_options_is_whole(extended: Path) -> None:
 @pytest.mark.exhaustive
 def test_project_with_every_option_is_whole(extended: Path) -> None:
     """Those of the guide and those of the template."""
-    answers = ("motto=yes", "auth=accounts", "jobs=yes")
+    answers = ("motto=yes", "auth=accounts", "jobs=yes", "telemetry=yes", "kubernetes=yes")
     check(generate(extended, short_directory(), *answers))
 
 
+def python_choices() -> list[tuple[object, ...]]:
+    """Every choice of the matrix of the options that bring Python files."""
+    return sorted({tuple(answers[name] for name in WITH_PYTHON) for answers in matrix()}, key=str)
+
+
 @pytest.mark.slow
-@pytest.mark.exhaustive  # the default tests have the default answers, and each option's own
-@pytest.mark.parametrize("answers", matrix()[1:], ids=str)
-def test_project_with_these_answers_is_whole(bake: Bake, answers: dict[str, object]) -> None:
-    check(bake(**answers).copy(short_directory()))
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("chosen", python_choices(), ids=str)
+def test_project_with_these_answers_is_whole(bake: Bake, chosen: tuple[object, ...]) -> None:
+    """Pairs are linted only: the tests of one option run beside all others."""
+    answers = dict(zip(WITH_PYTHON, chosen, strict=True))
+    project = bake(docker=False, ci="none", **answers).copy(short_directory())
+    project.lint()
+    if len([answer for answer in chosen if answer not in ("none", False)]) != 2:
+        assert " passed" in project.uv("pytest", "-q", "-n", "2")
 
 
 def run_tests(repository: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":

@@ -17,7 +17,8 @@ import manifests
 import pytest
 import readmes
 import yaml
-from conftest import Bake, Project, bake_with, short_directory
+from conftest import Bake, Project, bake_with, choices, short_directory
+from dotenv import dotenv_values
 from manifests import Object, container, environment, objects
 from pytest_cookies.plugin import Cookies
 from servers import free_port, pgbouncer, postgresql, psql, run_as_account, write_certificates
@@ -292,6 +293,18 @@ SECRETS = {
     ("app-owner", "password"): "owner0password",
     ("mail", "url"): "console://",
 }
+
+
+@pytest.mark.parametrize("auth", choices()["auth"])
+def test_settings_without_a_default_reach_the_pods(bake: Bake, auth: str) -> None:
+    """They are set in .env.example, with those of other containers."""
+    project = bake(kubernetes=True, jobs=True, auth=auth).path
+    required = dotenv_values(project / ".env.example").keys()
+    others = {"APP_PASSWORD", "APP_OWNER_PASSWORD", "DATABASE_URL_SYNC", "SHUTDOWN_DELAY_SECONDS"}
+    assert {"MAIL_URL"} <= required or auth != "accounts"
+    for name in ("app", "worker"):
+        workload = workloads(objects(project))[name]
+        assert required - others <= environment(project, workload, SECRETS).keys()
 
 
 @dataclass

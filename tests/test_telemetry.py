@@ -365,6 +365,16 @@ def test_mistake_in_a_variable_is_a_line_and_stops_nothing(
     assert "'jaeger' not found" in line["event"]
 
 
+def test_wrong_interval_does_not_flood_the_database(project: Project) -> None:
+    code = (
+        "import os\nfrom app.jobs.telemetry import export_interval\n"
+        "for value in ('', 'abc', '0', '-5', 'nan', '250'):\n"
+        "    os.environ['OTEL_METRIC_EXPORT_INTERVAL'] = value\n    print(export_interval())"
+    )
+    output = project.run("uv", "run", "--quiet", "python", "-c", code).stdout
+    assert [float(line) for line in output.split()] == [60, 60, 60, 60, 60, 0.25]
+
+
 @pytest.mark.exhaustive
 def test_nothing_is_sent_without_an_endpoint(database: Stage) -> None:
     """Not even to the port that the specification has as a default: nothing tries to connect."""

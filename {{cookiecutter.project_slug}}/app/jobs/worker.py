@@ -125,11 +125,11 @@ async def manager(settings: Settings) -> AsyncIterator[PgQueuer]:
             database, queue = Database(engine), queries(AsyncpgDriver(raw))
             queuer = PgQueuer(queue.driver, NAMES.channel, queries=queue)
             for job in JOBS.values():
-                start = partial(attempt, database, queue, job)
-                queuer.entrypoint(job.name, on_failure="hold")(start)
+                run_job = partial(attempt, database, queue, job)
+                queuer.entrypoint(job.name, on_failure="hold")(run_job)
             for cron, job, payload in SCHEDULES:
-                start = partial(enqueue_scheduled, database, cron, job, payload)
-                queuer.schedule(job.name, cron)(start)
+                enqueue_now = partial(enqueue_scheduled, database, cron, job, payload)
+                queuer.schedule(job.name, cron)(enqueue_now)
             yield queuer
     finally:
         await listener.dispose()

@@ -93,7 +93,7 @@ class Verifier:
 
 
 def find_scopes(claims: dict[str, Any]) -> frozenset[str]:
-    """Return the scopes of `scope` and of Entra's `scp`: words, or a list. Others grant nothing."""
+    """Return the scopes of `scope` and of Entra's `scp`: words or a list, else none."""
     scopes: set[str] = set()
     for value in (claims.get("scope"), claims.get("scp")):
         words = value.split() if isinstance(value, str) else value

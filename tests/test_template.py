@@ -145,7 +145,7 @@ MARKS = {
         "app/jobs/worker.py": 4,
         "app/main.py": 2,
         "compose.yaml": 8,
-        "docs/deploy.md": 1,
+        "docs/deploy.md": 3,
         "pyproject.toml": 3,
     },
     "docker": {

@@ -219,6 +219,16 @@ def test_trace_leads_from_the_request_through_the_queue_to_the_job(
     assert line["span_id"] == job.span_id.hex()
 
 
+def test_wrong_interval_does_not_flood_the_database(project: Project) -> None:
+    code = (
+        "import os\nfrom app.jobs.telemetry import export_interval\n"
+        "for value in ('', 'abc', '0', '-5', 'nan', '250'):\n"
+        "    os.environ['OTEL_METRIC_EXPORT_INTERVAL'] = value\n    print(export_interval())"
+    )
+    output = project.run("uv", "run", "--quiet", "python", "-c", code).stdout
+    assert [float(line) for line in output.split()] == [60, 60, 60, 60, 60, 0.25]
+
+
 def test_failure_has_its_kind_and_no_value(database: Stage, received: Receiver) -> None:
     with serving(database, received.url) as server, working(database, received.url):
         for _ in range(2):

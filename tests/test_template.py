@@ -127,7 +127,7 @@ MARKS = {
         ".env.example": 2,
         "AGENTS.md": 1,
         "README.md": 1,
-        "app/auth/dependencies.py": 5,
+        "app/auth/dependencies.py": 6,
         "app/config.py": 1,
         "app/main.py": 2,
         "compose.yaml": 2,
@@ -146,7 +146,7 @@ MARKS = {
         "app/main.py": 2,
         "compose.yaml": 8,
         "deploy/kubernetes/kustomization.yaml": 1,
-        "docs/deploy.md": 1,
+        "docs/deploy.md": 3,
         "pyproject.toml": 3,
     },
     "docker": {

@@ -175,7 +175,7 @@ async def test_schedule_runs_once_for_several_workers(
 
 async def test_schedule_waits_for_the_end_of_its_previous_job(database: Database) -> None:
     for _ in range(2):
-        await worker.on_time(database, "* * * * *", sample.see, Note(name="a"), None)
+        await worker.enqueue_scheduled(database, "* * * * *", sample.see, Note(name="a"), None)
     assert await rows(database) == [(sample.see.name, "queued", 0)]
 
 

@@ -76,6 +76,14 @@ async def test_entra_sends_scopes_as_scp(app: FastAPI, client: AsyncClient, scop
     assert await send(client, sign(claims)) == (200, None)
 
 
+@pytest.mark.parametrize("scopes", [7, True, None, {"things:read": 1}, [7, ["things:read"]]])
+async def test_scopes_of_another_type_grant_nothing(
+    app: FastAPI, client: AsyncClient, scopes: Any
+) -> None:
+    token = sign(claims_for(trust_key(app), scope=scopes, scp=scopes))
+    assert (await send(client, token))[0] == 403
+
+
 async def test_user_has_the_claims(app: FastAPI, client: AsyncClient, signed_in: User) -> None:
     @app.get("/me", dependencies=[require("me:read")])
     async def me(user: CurrentUser) -> list[Any]:

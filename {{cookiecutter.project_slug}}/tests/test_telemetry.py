@@ -9,6 +9,7 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.util.re import parse_env_headers
 
 from app.web import telemetry
 
@@ -51,6 +52,16 @@ def test_log_record_in_a_span_has_its_ids(tracer: trace.Tracer) -> None:
     assert record["trace_id"] == trace.format_trace_id(span.get_span_context().trace_id)
     assert record["span_id"] == trace.format_span_id(span.get_span_context().span_id)
     assert "trace_id" not in vars(create(*arguments))
+
+
+def test_malformed_header_is_a_line_without_its_value(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    logger = logging.getLogger("opentelemetry.util.re")
+    monkeypatch.setattr(logger, "filters", [telemetry.hide_header])
+    assert parse_env_headers(SECRET, liberal=True) == {}
+    assert "Header format invalid" in caplog.text
+    assert SECRET not in caplog.text
 
 
 def test_nothing_starts_without_an_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:

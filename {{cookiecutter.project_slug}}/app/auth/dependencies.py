@@ -1,4 +1,4 @@
-"""The dependencies of routes: the user, and the rights that a route asks for."""
+"""The dependencies of routes: the user, and the rights that a route requires."""
 
 from datetime import timedelta
 from ipaddress import ip_address
@@ -23,7 +23,7 @@ from app.web.openapi import responses
 
 
 def install(app: FastAPI, settings: Settings) -> None:
-    """Give the application what the flows of accounts share."""
+    """Give the application the objects and limits that the flows of accounts share."""
     app.state.auth = {
         "passwords": Passwords(),
         "mailer": Mailer(settings),
@@ -54,17 +54,24 @@ ServerAuth = Annotated[Auth, Depends(get_auth)]
 Sender = Annotated[Client, Depends(get_client)]
 
 
+async def send_mail(auth: Auth, name: str, email: str) -> None:  # option: jobs=no
+    async with auth.database.sessions.begin() as session:
+        mail = await service.write_mail(session, name, email)
+    if mail:
+        await auth.mailer.send(*mail)
+
+
 async def get_post(auth: ServerAuth, after: BackgroundTasks) -> service.Post:  # option: jobs=no
-    """Return what has mails sent after the commit and the response."""
+    """Return a function that has a mail sent after the commit and the response."""
 
     async def post(_: AsyncSession, name: str, email: str) -> None:
-        after.add_task(service.send_mail, auth, name, email)
+        after.add_task(send_mail, auth, name, email)
 
     return post
 
 
 async def get_post() -> service.Post:  # option: jobs=yes
-    """Return what has mails sent by a job."""
+    """Return a function that has a job send a mail."""
     return post
 
 

@@ -109,13 +109,6 @@ async def verify(session: AsyncSession, token: SecretStr) -> None:
     account.verified_at = func.now()
 
 
-async def send_mail(auth: Auth, name: str, email: str) -> None:
-    async with auth.database.sessions.begin() as session:
-        mail = await write_mail(session, name, email)
-    if mail:
-        await auth.mailer.send(*mail)
-
-
 async def write_mail(session: AsyncSession, name: str, email: str) -> Mail | None:
     """Return the mail with a new token, if there is such an account and it needs the mail."""
     account = await session.scalar(BY_EMAIL.with_for_update(), {"email": email})

@@ -22,7 +22,7 @@ Function = Callable[[AsyncSession, P], Awaitable[None]]
 
 
 class Names(DBSettings):
-    """The names of pgqueuer's tables. It would read them from variables such as CHANNEL too."""
+    """The names of pgqueuer's tables. DBSettings would also read variables such as CHANNEL."""
 
     @classmethod
     def settings_customise_sources(
@@ -60,8 +60,8 @@ def job(
     """Make a job of `async def function(session, payload: Model)`, in a module named `tasks`.
 
     Its transaction commits when it returns. It is repeated after an exception, or after
-    `seconds`, until it has had all its `attempts`. Queued jobs keep the name of their function,
-    so a renamed function needs its old `name`: "items.describe" for app.items.tasks.describe.
+    `seconds`, at most `attempts` times in all. Queued jobs keep the name of their function, so a
+    renamed function needs its old `name`: "items.describe" for app.items.tasks.describe.
     """
 
     def register(function: Function[P]) -> Job[P]:

@@ -9,11 +9,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.database import limit_statements
 from app.jobs.queue import job, schedule
 
-LOG = text("""
+DELETE_LOG = text("""
     DELETE FROM jobs.pgqueuer_log WHERE created < now() - CAST(:age AS interval)
     AND job_id NOT IN (SELECT id FROM jobs.pgqueuer)
 """)
-STATISTICS = text("""
+DELETE_STATISTICS = text("""
     DELETE FROM jobs.pgqueuer_statistics WHERE created < now() - CAST(:age AS interval)
 """)
 
@@ -26,9 +26,9 @@ class Age(BaseModel):
 
 @job(seconds=3600)
 async def delete_log(session: AsyncSession, payload: Age) -> None:
-    """Delete what the queue noted about jobs that have ended."""
+    """Delete the log and the statistics of jobs that have ended."""
     await limit_statements(session, 0)
-    for statement in (LOG, STATISTICS):
+    for statement in (DELETE_LOG, DELETE_STATISTICS):
         await session.execute(statement, {"age": payload.age})
 
 

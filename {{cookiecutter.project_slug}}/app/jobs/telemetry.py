@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import wraps
 from time import perf_counter
 from typing import Any
@@ -41,7 +41,8 @@ SYSTEM, NAME, STATE = "messaging.system", "messaging.destination.name", "jobs.st
 logger = logging.getLogger(__name__)
 tracer, meter = trace.get_tracer(__name__), metrics.get_meter(__name__)
 duration = meter.create_histogram("messaging.process.duration", "s")
-measured: dict[tuple[str, str], dict[str, Any]] | None = None  # None in other workers
+# Rows by name and status; None in a worker that does not measure.
+measured: dict[tuple[str, str], dict[str, Any]] | None = None
 
 
 class Tracing(OpenTelemetryTracing):
@@ -78,7 +79,7 @@ def traced(attempt: Attempt) -> Attempt:
             ) as span:
                 try:
                     await attempt(database, queue, job, row)
-                except Exception as error:
+                except Exception as error:  # pgqueuer's, raised in place of the job's own
                     attributes["error.type"] = type(error.__context__ or error).__name__
                     span.set_attribute("error.type", attributes["error.type"])
                     span.set_status(StatusCode.ERROR)
@@ -96,10 +97,10 @@ def measuring(manager: Manager) -> Manager:
 
     @asynccontextmanager
     async def measure(settings: Settings) -> AsyncIterator[PgQueuer]:
-        async with manager(settings) as new:
-            task = asyncio.create_task(measure_queue(new))
+        async with manager(settings) as queuer:
+            task = asyncio.create_task(measure_queue(queuer))
             try:
-                yield new
+                yield queuer
             finally:
                 task.cancel()
                 await asyncio.wait([task])
@@ -107,15 +108,23 @@ def measuring(manager: Manager) -> Manager:
     return measure
 
 
-async def measure_queue(new: PgQueuer) -> None:
+def export_interval() -> float:
+    """Return seconds. The SDK has logged a wrong value."""
+    with suppress(ValueError):
+        seconds = float(os.environ.get("OTEL_METRIC_EXPORT_INTERVAL") or 60_000) / 1000
+        if seconds > 0:
+            return seconds
+    return 60
+
+
+async def measure_queue(queuer: PgQueuer) -> None:
     global measured
-    seconds = float(os.environ.get("OTEL_METRIC_EXPORT_INTERVAL") or 60_000) / 1000
-    taken = False
+    seconds, taken = export_interval(), False
     try:
         while telemetry.exports("METRICS"):
-            taken = taken or bool((await new.connection.fetch(LOCK))[0]["taken"])
+            taken = taken or bool((await queuer.connection.fetch(LOCK))[0]["taken"])
             if taken:
-                rows: list[dict[str, Any]] = await new.connection.fetch(MEASURE)
+                rows: list[dict[str, Any]] = await queuer.connection.fetch(MEASURE)
                 measured = {(row["entrypoint"], row["status"]): row for row in rows}
             await asyncio.sleep(seconds)
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
@@ -149,7 +158,7 @@ def observed(run: Run) -> Run:
     async def observe(settings: Settings, shutdown: asyncio.Event | None = None) -> None:
         telemetry.configure()
         await run(settings, shutdown)
-        if not shutdown:  # else it runs in the server
+        if not shutdown:  # else the server, which goes on, shuts telemetry down
             await asyncio.to_thread(telemetry.shut_down)
 
     return observe

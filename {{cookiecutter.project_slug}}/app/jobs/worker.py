@@ -123,18 +123,22 @@ async def manager(settings: Settings) -> AsyncIterator[PgQueuer]:
             # A plan for any names of jobs reads the whole table, if many of one name wait.
             await raw.execute("SET plan_cache_mode = force_custom_plan")
             database, queue = Database(engine), queries(AsyncpgDriver(raw))
-            new = PgQueuer(queue.driver, NAMES.channel, queries=queue)
+            queuer = PgQueuer(queue.driver, NAMES.channel, queries=queue)
             for job in JOBS.values():
-                new.entrypoint(job.name, on_failure="hold")(partial(attempt, database, queue, job))
+                run_job = partial(attempt, database, queue, job)
+                queuer.entrypoint(job.name, on_failure="hold")(run_job)
             for cron, job, payload in SCHEDULES:
-                new.schedule(job.name, cron)(partial(on_time, database, cron, job, payload))
-            yield new
+                enqueue_now = partial(enqueue_scheduled, database, cron, job, payload)
+                queuer.schedule(job.name, cron)(enqueue_now)
+            yield queuer
     finally:
         await listener.dispose()
         await engine.dispose()
 
 
-async def on_time(database: Database, cron: str, job: Job[Any], payload: Any, _: object) -> None:
+async def enqueue_scheduled(
+    database: Database, cron: str, job: Job[Any], payload: Any, _: object
+) -> None:
     async with database.sessions.begin() as session:
         await enqueue(session, job, payload, key=cron)
 

@@ -1,4 +1,4 @@
-"""The dependencies of routes: the user, and the scopes that a route asks for."""
+"""The dependencies of routes: the user, and the scopes that a route requires."""
 
 from typing import Annotated, Any
 
@@ -14,11 +14,11 @@ from app.web.openapi import responses
 BEARER = HTTPBearer(
     scheme_name="oidc", bearerFormat="JWT", description="an access token", auto_error=False
 )
-SCOPES: set[str] = set()  # all that routes ask for
+SCOPES: set[str] = set()  # all that routes require; for tests
 
 
 def install(app: FastAPI, settings: Settings) -> None:
-    """Give the application what verifies tokens. Nothing is fetched before the first one."""
+    """Give the application its verifier. It fetches nothing before the first token."""
     app.state.oidc = Verifier(settings.oidc_issuer, settings.oidc_audience)
 
 
@@ -36,13 +36,13 @@ async def get_user(
 CurrentUser = Annotated[User, Depends(get_user)]
 
 
-def require(scope: str, to_read: str | None = None) -> Any:
-    """Return a dependency that only tokens with this scope pass, or `to_read` for GET and HEAD."""
-    SCOPES.update({scope, to_read or scope})
+def require(scope: str, read_scope: str | None = None) -> Any:
+    """Return a dependency that requires the scope, or `read_scope` for GET and HEAD."""
+    SCOPES.update({scope, read_scope or scope})
 
     async def check(connection: HTTPConnection, user: CurrentUser) -> User:
         reads = connection.scope.get("method") in {"GET", "HEAD"}  # a WebSocket has no method
-        needed = to_read if to_read and reads else scope
+        needed = read_scope if read_scope and reads else scope
         if needed not in user.scopes:
             raise Forbidden(needed)
         return user
@@ -51,8 +51,8 @@ def require(scope: str, to_read: str | None = None) -> Any:
 
 
 def signed_in(router: APIRouter, name: str) -> APIRouter:
-    """Return the routes of a feature, which now need the scope NAME:read or NAME:write."""
-    needed = require(f"{name}:write", to_read=f"{name}:read")
+    """Return the routes of a feature, which now require the scope NAME:read or NAME:write."""
+    needed = require(f"{name}:write", read_scope=f"{name}:read")
     outer = APIRouter(dependencies=[needed], responses=responses(401, 403, 503))
     outer.include_router(router)
     return outer

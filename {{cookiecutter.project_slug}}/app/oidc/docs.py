@@ -35,7 +35,7 @@ def install_login(app: FastAPI, settings: Settings) -> dict[str, Any]:
 
 
 def install_scheme(app: FastAPI, scopes: str) -> None:
-    """Have Swagger UI offer this login and these scopes, of all that the provider supports."""
+    """Let Swagger UI offer these scopes only, of all that the provider supports."""
     describe, provider = app.openapi, app.state.oidc.provider
 
     def openapi() -> dict[str, Any]:
@@ -53,13 +53,13 @@ def install_scheme(app: FastAPI, scopes: str) -> None:
             await provider.renew()
         found = {name: provider.metadata.get(name) for name in ENDPOINTS}
         if None in found.values():
-            raise ProviderUnavailable("The identity provider does not answer.")
+            raise ProviderUnavailable
         supported = {"grant_types": ["authorization_code"], "scopes": scopes.split()}
         return found | {f"{name}_supported": value for name, value in supported.items()}
 
 
 def install_redirect(app: FastAPI) -> None:
-    """Serve the page where the provider sends the browser. It gives the code to /docs."""
+    """Serve the page to which the provider redirects the browser. It passes the code to /docs."""
     body = bytes(get_swagger_ui_oauth2_redirect_html().body)
     script = body.split(b"<script>")[1].split(b"</script>")[0]
     digest = b64encode(sha256(script).digest()).decode()

@@ -27,7 +27,10 @@ class Forbidden(AppError):
 
 
 class ProviderUnavailable(AppError):
-    """The provider does not answer, and no key of it is known."""
+    """The provider does not answer, and the key or address that it should send is unknown."""
 
     status = 503
     headers = {"Retry-After": "5"}
+
+    def __init__(self) -> None:
+        super().__init__("The identity provider does not answer.")

@@ -42,7 +42,7 @@ class Provider:
         if key_id not in self.keys:
             await self.renew()
             if self.failed and key_id not in self.keys:
-                raise ProviderUnavailable("The identity provider does not answer.")
+                raise ProviderUnavailable
         elif monotonic() > self.fresh_until:
             self.start_attempt()
         return self.keys.get(key_id)

@@ -20,12 +20,12 @@ from joserfc.jwt import JWTClaimsRegistry
 from app.oidc.errors import InvalidToken
 from app.oidc.provider import Provider
 
-# Asymmetric ones: with a public key as its secret, HS256 would accept what anybody signs.
+# Asymmetric only: HS256, with a public key as its secret, would accept anybody's signature.
 ALGORITHMS = {
     *("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
     *("ES256", "ES384", "ES512", "Ed25519"),
 }
-TYPES = {"jwt", "at+jwt", "application/at+jwt"}  # of the header, where many providers have none
+TYPES = {"jwt", "at+jwt", "application/at+jwt"}  # `typ` of the header, which may be missing
 LEEWAY = 30  # seconds by which two clocks may differ
 
 logger = logging.getLogger(__name__)
@@ -41,9 +41,9 @@ class User:
 
 
 class Registry(JWSRegistry):
-    """The rules for headers. Those that hold or name a key are never used."""
+    """The rules for headers. One that holds a key or its address is ignored."""
 
-    def get_alg(self, name: str) -> Any:
+    def get_alg(self, name: str) -> Any:  # RFC 9864 renamed EdDSA
         return super().get_alg("Ed25519" if name == "EdDSA" else name)
 
 
@@ -93,9 +93,10 @@ class Verifier:
 
 
 def find_scopes(claims: dict[str, Any]) -> frozenset[str]:
-    """Return the scopes of `scope` and, as Entra calls it, `scp`: words, or a list."""
+    """Return the scopes of `scope` and of Entra's `scp`: words or a list, else none."""
     scopes: set[str] = set()
     for value in (claims.get("scope"), claims.get("scp")):
         words = value.split() if isinstance(value, str) else value
-        scopes.update(word for word in words or () if isinstance(word, str))
+        if isinstance(words, list):
+            scopes.update(word for word in words if isinstance(word, str))
     return frozenset(scopes)

@@ -158,7 +158,7 @@ def test_example_goes_without_a_trace_after_a_table_was_added(started: Project) 
     add = "alembic upgrade head; alembic revision --autogenerate -m users; alembic upgrade head"
     started.uv("dev", "sh", "-euc", add)
     prose = " ".join(readmes.sections(readmes.GENERATED)["Remove the example"].split())
-    (empty,) = re.findall(r"`(uv run dev alembic downgrade base)` \(\*\*it empties", prose)
+    (empty,) = re.findall(r"`(uv run dev alembic downgrade base)`. \*\*It empties", prose)
     remove, *_ = readmes.blocks(readmes.GENERATED, "Remove the example")
     started.run("sh", "-euc", "".join(remove.splitlines(keepends=True)[:-2]) + empty)
     (first,) = started.path.glob("alembic/versions/*_create_items_*.py")

@@ -72,7 +72,7 @@ WITH = ("--with=granian", "--with=gunicorn", "--with=uvicorn-worker")
 
 @pytest.mark.parametrize("command", OTHER_SERVERS.values(), ids=OTHER_SERVERS)
 def test_explicit_call_gives_other_servers_the_same_lines(copied: Project, command: str) -> None:
-    copied.replace("app/main.py", "logs.configure()  # before", "logs.take_over()  # before")
+    copied.replace("app/main.py", "logs.configure()  # first", "logs.take_over()  # first")
     (copied.path / ".env").unlink()
     url, log = f"http://127.0.0.1:{free_port()}", copied.path / "log"
     words = command.replace("PORT", url.rpartition(":")[2]).split()

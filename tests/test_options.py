@@ -180,6 +180,8 @@ def run_tests(repository: Path, *arguments: str) -> "subprocess.CompletedProcess
 MATRIX = ("-n", "0", "-v", "tests/test_template.py", "-k", "choice")
 
 
+@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_matrix_picks_the_option_up(template_repository: Path) -> None:
     perform(template_repository)
     result = run_tests(template_repository, *MATRIX)

@@ -37,7 +37,7 @@ class ItemRead(BaseModel):
 
 
 class ItemPage(BaseModel):
-    """Items in the order of their ids. `next` is the `after` of the following page, or null."""
+    """Items in the order of their ids. `next` is `after` of the following page, or null."""
 
     items: list[ItemRead]
     next: Id | None

@@ -60,6 +60,6 @@ async def update(session: AsyncSession, item_id: int, changes: ItemUpdate) -> It
 
 
 async def delete(session: AsyncSession, item_id: int) -> None:
-    item = await lock(session, item_id)  # a second delete waits, and then finds no item
+    item = await lock(session, item_id)  # a second delete waits, then is a 404
     await session.delete(item)
     await session.flush()

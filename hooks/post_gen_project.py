@@ -8,7 +8,6 @@ import os
 import re
 import shlex
 import sys
-from hashlib import sha256
 from pathlib import Path
 
 ANSWERS = r""" {{ cookiecutter | tojson }} """
@@ -188,6 +187,8 @@ def follow(text: str, heads: list[str]) -> str:
 
 def write_merge(like: Path, heads: list[str]) -> None:
     """Write what `alembic merge` would, with the head of a revision of the template's."""
+    from hashlib import sha256  # slow, and seldom needed
+
     name = sha256(" ".join(heads).encode()).hexdigest()[:12]
     text = read(like).split("def upgrade")[0].replace(like.stem[-12:], name)
     text = re.sub('^"""[^\n]*', '"""merge options', follow(text, heads))

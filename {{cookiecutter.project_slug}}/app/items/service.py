@@ -44,7 +44,7 @@ async def read(reader: Reader, item_id: int) -> Any:
 
 
 async def lock(session: AsyncSession, item_id: int) -> Item:
-    """Return the item and lock its row until the commit. Raises NotFound."""
+    """Return the item for a write, its row locked until the commit. Raises NotFound."""
     item = await session.get(Item, item_id, with_for_update=True)
     if item is None:
         raise NotFound(f"There is no item {item_id}.")

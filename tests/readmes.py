@@ -11,8 +11,12 @@ import textwrap
 from collections.abc import Iterable
 from hashlib import sha256
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from post_gen_project import MARK
+
+if TYPE_CHECKING:
+    from conftest import Project
 
 TEMPLATE = Path(__file__).resolve().parents[1]
 PRODUCT = "{{cookiecutter.project_slug}}"
@@ -103,3 +107,18 @@ def not_taken(readmes: Iterable[str]) -> list[str]:
         for number, block in enumerate(blocks(readme, heading))
         if record(readme, heading, number) not in taken
     ]
+
+
+def add_code_of_auth(project: "Project", imports: str) -> None:
+    """Add the route and the test that both forms of docs/auth.md show to a project."""
+    route, test = fenced((project.path / "docs/auth.md").read_text(), "python")
+    routes = project.path / "app/items/routes.py"
+    modules, code = route.split("\n\n", 1)
+    text = routes.read_text().replace(
+        "from app.web.openapi", f"{modules}\nfrom sqlalchemy import delete\nfrom app.web.openapi"
+    )
+    before, after = text.split('@router.get("/{item_id}"')  # which would match too
+    code = f"{code}\n\n@router.get"
+    routes.write_text(f'{before}{code}("/{{item_id}}"{after}')
+    (project.path / "tests/test_page.py").write_text(imports + test)
+    project.uv("ruff", "check", "--fix", "--quiet", "--ignore=F811")

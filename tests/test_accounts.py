@@ -62,19 +62,8 @@ def test_commands_of_the_page(changed: Project) -> None:
 
 
 def test_code_of_the_page(changed: Project) -> None:
-    page = (changed.path / "docs/auth.md").read_text()  # one of two in the template
-    route, test = readmes.fenced(page, "python")
-    routes = changed.path / "app/items/routes.py"
-    imports, code = route.split("\n\n", 1)
-    text = routes.read_text().replace(
-        "from app.web.openapi", f"{imports}\nfrom sqlalchemy import delete\nfrom app.web.openapi"
-    )
-    before, after = text.split('@router.get("/{item_id}"')  # which would match too
-    code = f"{code}\n\n@router.get"
-    routes.write_text(f'{before}{code}("/{{item_id}}"{after}')
     imports = "from httpx import AsyncClient\nfrom app.auth.service import User\n\n\n"
-    (changed.path / "tests/test_page.py").write_text(imports + test)
-    changed.uv("ruff", "check", "--fix", "--quiet", "--ignore=F811")
+    readmes.add_code_of_auth(changed, imports)
     assert "1 passed" in changed.uv("pytest", "-q", "tests/test_page.py")
 
 

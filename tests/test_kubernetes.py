@@ -269,7 +269,7 @@ def test_commands_of_the_page_create_what_the_manifests_refer_to(bake: Bake) -> 
             assert (project / file).is_file()
             created.add((name, file.split("/")[-1]))
     used = {(it["name"], it["key"]) for it in references(list(objects(project).values()))}
-    names = {("app", "username"), ("app-owner", "username")}  # of which the operator reads both
+    names = {("app", "username"), ("app-owner", "username")}  # the operator reads them
     assert used | names == created
     assert calls[-4:-2] == ["delete job migrate --ignore-not-found", "apply -k deploy/kubernetes"]
     with_mails = bake(kubernetes=True, auth="accounts").path / "docs/kubernetes.md"

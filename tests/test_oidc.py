@@ -1,6 +1,5 @@
 """Projects with an identity provider: their tests, their page, and a login in a browser."""
 
-import shutil
 import subprocess
 import sys
 from base64 import urlsafe_b64encode
@@ -34,32 +33,14 @@ def project(cookies_session: Cookies) -> Project:
     return project
 
 
-def add_tests(project: Project) -> None:
-    """Copy the template's tests into a project."""
-    for name in ("machinery", "oidc"):
-        ignored = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(TEMPLATE / "tests" / name, project.path / "tests" / name, ignore=ignored)
-
-
 def add_code_of_the_page(project: Project) -> None:
-    page = (project.path / "docs/auth.md").read_text()
-    route, test = readmes.fenced(page, "python")
-    routes = project.path / "app/items/routes.py"
-    imports, code = route.split("\n\n", 1)
-    text = routes.read_text().replace(
-        "from app.web.openapi", f"{imports}\nfrom sqlalchemy import delete\nfrom app.web.openapi"
-    )
-    before, after = text.split('@router.get("/{item_id}"')  # which would match too
-    code = f"{code}\n\n@router.get"
-    routes.write_text(f'{before}{code}("/{{item_id}}"{after}')
     imports = "from access_tokens import SignIn\nfrom httpx import AsyncClient\n\n\n"
-    (project.path / "tests/test_page.py").write_text(imports + test)
-    project.uv("ruff", "check", "--fix", "--quiet", "--ignore=F811")
+    readmes.add_code_of_auth(project, imports)
 
 
 def test_tests_pass_with_the_code_of_the_page(project: Project) -> None:
     changed = project.copy(short_directory())
-    add_tests(changed)
+    changed.add_tests("machinery", "oidc")
     add_code_of_the_page(changed)
     tests = ("tests/test_page.py", "tests/test_oidc.py", "tests/oidc")
     assert " passed" in changed.uv("pytest", "-q", "-n", "2", *tests)
@@ -70,7 +51,7 @@ def test_tests_pass_with_the_code_of_the_page(project: Project) -> None:
 def test_every_test_passes(cookies_session: Cookies, jobs: bool, resolution: str) -> None:
     """Those that the owner keeps, and those of the template."""
     changed = bake_with(cookies_session, {"auth": "oidc", "jobs": jobs}).copy(short_directory())
-    add_tests(changed)
+    changed.add_tests("machinery", "oidc")
     env = {"UV_RESOLUTION": resolution}
     ignored = "--ignore=tests/machinery"
     assert " passed" in changed.uv("pytest", "-q", "-n", "2", ignored, env=env)

@@ -26,7 +26,7 @@ ALGORITHMS = {
     *("ES256", "ES384", "ES512", "Ed25519"),
 }
 TYPES = {"jwt", "at+jwt", "application/at+jwt"}  # `typ` of the header, which may be missing
-LEEWAY = 30  # seconds by which two clocks may differ
+LEEWAY = 30  # seconds of allowed clock skew
 
 logger = logging.getLogger(__name__)
 

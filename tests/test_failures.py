@@ -60,6 +60,7 @@ def test_full_disk_is_named(tmp_path: Path) -> None:
     result = subprocess.run(
         COMMAND,
         cwd=tmp_path,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},  # the limit would cut such files
         capture_output=True,
         text=True,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)),

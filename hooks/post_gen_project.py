@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+
+if __name__ == "__main__":
+    del sys.path[0]  # the temporary directory: its modules are anybody's, and its list is long
 import ast
 import json
 import os
 import re
 import shlex
-import sys
 from pathlib import Path
 
 ANSWERS = r""" {{ cookiecutter | tojson }} """

@@ -5,6 +5,9 @@ from __future__ import annotations
 # Every generation waits for this hook, so slow modules are imported where they are needed.
 import os
 import sys
+
+if __name__ == "__main__":
+    del sys.path[0]  # the temporary directory: its modules are anybody's, and its list is long
 from unicodedata import category
 
 # JSON, as free text may hold quotes and line breaks. The blanks keep its quotes from Python's.

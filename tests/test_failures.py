@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import TEMPLATE, Project, cookiecutter, faults
+from conftest import TEMPLATE, Project, commit, cookiecutter, faults
 
 COMMAND = [sys.executable, "-m", "cookiecutter", str(TEMPLATE), "--no-input"]
 
@@ -67,6 +67,22 @@ def test_full_disk_is_named(tmp_path: Path) -> None:
     )
     assert result.returncode != 0
     assert "File too large" in result.stdout + result.stderr
+
+
+def test_modules_in_the_temporary_directory_are_not_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cookiecutter runs the hooks from there, and Python looks beside a script first."""
+    modules = tmp_path / "tmp"
+    modules.mkdir()
+    for name in ("ast", "json", "pathlib", "re", "shlex", "subprocess", "unicodedata"):
+        (modules / f"{name}.py").write_text(f"raise SystemExit('the wrong {name}')")
+    monkeypatch.setenv("TMPDIR", str(modules))
+    result = cookiecutter(tmp_path)
+    assert result.returncode == 0, result.stderr
+    commit(tmp_path / "my-api")  # then git is asked
+    result = cookiecutter(tmp_path, "-f")
+    assert result.returncode == 0, result.stderr
 
 
 def test_directory_without_write_permission_is_named(tmp_path: Path) -> None:

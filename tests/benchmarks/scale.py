@@ -27,6 +27,9 @@ IDLE = (10, 100, 1000)
 ROWS = (1_000, 100_000, 10_000_000)
 READS = {kind: path for kind, path in REQUESTS.items() if kind != "create"}
 LIMIT = 1.25
+SMALL_POOL = {"DATABASE_POOL_SIZE": "5"}  # seven workers of each program fit in 100 connections
+
+Requests = dict[str, str] | dict[str, dict[int, str]]
 
 
 def scale(project: Path, *rows: int) -> None:
@@ -48,12 +51,29 @@ def best_rate(loads: list[Load]) -> float:
 
 
 def of_workers(project: Path) -> None:
+    """The cost of a request with more workers ÷ with one, and that ratio ÷ the floor's.
+
+    Four workers on two processors make the requests of any program dearer.
+    """
+    run(["uv", "pip", "install", "orjson"], project)
     with ExitStack() as stack:
         servers = {
-            number: stack.enter_context(serve_application(project, "app.main:app", workers=number))
-            for number in WORKERS
+            name: {
+                number: stack.enter_context(
+                    serve_application(project, application, workers=number, env=SMALL_POOL)
+                )
+                for number in WORKERS
+            }
+            for name, application in {"example": "app.main:app", "floor": "floor:app"}.items()
         }
-        compare_sizes("workers", servers, READS, efficiency)
+        for kind, path in READS.items():
+            example, floor = (
+                show_sizes(f"workers of the {name}", these, {kind: path}, efficiency)[kind]
+                for name, these in servers.items()
+            )
+            for number in WORKERS[1:]:
+                ratio = example[number] / floor[number]
+                report(f"{kind}, {number} workers ÷ 1, example ÷ floor", ratio, LIMIT)
 
 
 def of_idle_connections(project: Path) -> None:
@@ -97,10 +117,23 @@ def of_rows(project: Path, rows: tuple[int, ...]) -> None:
 def compare_sizes(
     name: str,
     servers: dict[int, Server],
-    requests: dict[str, str] | dict[str, dict[int, str]],
+    requests: Requests,
     figure: Callable[[list[Load]], float],
 ) -> None:
     """Report the cost of a request at each size ÷ that at the smallest, for each kind."""
+    for kind, costs in show_sizes(name, servers, requests, figure).items():
+        for size, cost in list(costs.items())[1:]:
+            report(f"{kind}, {size} {name}", cost, LIMIT)
+
+
+def show_sizes(
+    name: str,
+    servers: dict[int, Server],
+    requests: Requests,
+    figure: Callable[[list[Load]], float],
+) -> dict[str, dict[int, float]]:
+    """Print the load at each size. Return its cost ÷ that at the smallest, for each kind."""
+    costs = {}
     for kind, path in requests.items():
         loads = in_turns(
             "",
@@ -109,14 +142,14 @@ def compare_sizes(
                 for size, server in servers.items()
             },
         )
-        smallest, *larger = loads
-        for size, those in loads.items():
+        costs[kind] = {
+            size: figure(loads[str(min(servers))]) / figure(loads[str(size)]) for size in servers
+        }
+        for size, cost in costs[kind].items():
+            those = loads[str(size)]
             rates = f"{middle(those, rate):.0f}/s, {efficiency(those):.0f}/CPU s"
-            result = f"{rates}, p99 {middle(those, p99):.1f} ms"
-            print(f"{kind}, {size} {name}: {result}")
-        for size in larger:
-            cost = figure(loads[smallest]) / figure(loads[size])
-            report(f"{kind}, {name}, {size} ÷ {smallest}", cost, LIMIT)
+            print(f"{kind}, {size} {name}: {rates}, p99 {middle(those, p99):.1f} ms, {cost:.2f}")
+    return costs
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 That pool resets a connection at each release, which is one more round trip.
 """
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -53,7 +54,8 @@ def answer(content: Any, status: int = 200) -> Response:
 
 @asynccontextmanager
 async def lifespan(app: Starlette) -> AsyncIterator[None]:
-    async with asyncpg.create_pool(min_size=15, max_size=15) as app.state.pool:
+    size = int(os.environ.get("DATABASE_POOL_SIZE", 15))
+    async with asyncpg.create_pool(min_size=size, max_size=size) as app.state.pool:
         yield
 
 

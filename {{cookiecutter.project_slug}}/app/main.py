@@ -70,6 +70,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     engine = create_engine(app.state.settings, app.title)
     probe = create_engine(app.state.settings, app.title, pool_size=1, max_overflow=0)
     app.state.database = Database(engine, probe)
+    telemetry.observe_pool(engine)  # option: telemetry=yes
     with app.state.shutdown.on_sigterm():
         yield
     await engine.dispose()

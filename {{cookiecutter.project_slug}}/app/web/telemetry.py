@@ -10,19 +10,22 @@ from contextlib import asynccontextmanager
 from functools import cache, partial
 from importlib.metadata import entry_points
 from threading import Thread
-from typing import Any
-from weakref import WeakKeyDictionary
+from typing import Any, cast
+from weakref import WeakSet
 
 from fastapi import APIRouter, FastAPI
 from opentelemetry import metrics, trace
 from opentelemetry.distro import OpenTelemetryConfigurator
 from opentelemetry.instrumentation.dependencies import get_dependency_conflicts
-from opentelemetry.metrics import CallbackOptions, Observation
+from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, NoOpMeter, Observation
+from opentelemetry.propagate import set_global_textmap
 from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import SpanKind, Status, StatusCode, format_span_id, format_trace_id
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from sqlalchemy import Engine, QueuePool, event
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.web.openapi import about_project
 
@@ -39,23 +42,23 @@ URLS = {"url.full", "http.url", "http.target"}
 
 Configurator: Any = OpenTelemetryConfigurator  # it has no types
 logger = logging.getLogger(__name__)
-pools: WeakKeyDictionary[QueuePool, str] = WeakKeyDictionary()
+engines: WeakSet[Engine] = WeakSet()
 tracer = trace.get_tracer(__name__)
 
 
 @cache
 def configure() -> None:
     """Start the exporters of the environment, once in this process. A mistake stops no service."""
-    for signal in ("TRACES", "METRICS"):
-        names = ("OTEL_EXPORTER_OTLP_ENDPOINT", f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT")
-        default = "otlp" if any(map(os.environ.get, names)) else "none"
-        set_default(f"OTEL_{signal}_EXPORTER", default)
     if not (exports("TRACES") or exports("METRICS")):
         return
+    for signal in ("TRACES", "METRICS"):
+        set_default(f"OTEL_{signal}_EXPORTER", exporter(signal))
     for name, value in DEFAULTS.items():
         set_default(name, value)
     if "service.name=" not in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", ""):
         set_default("OTEL_SERVICE_NAME", about_project()["title"])
+    if not os.environ.get("OTEL_PROPAGATORS"):  # a client's baggage is not for other services
+        set_global_textmap(TraceContextTextMapPropagator())
     sampler = None if exports("TRACES") else ALWAYS_OFF
     logging.getLogger("opentelemetry.util.re").addFilter(hide_header)
     try:
@@ -75,9 +78,29 @@ def set_default(name: str, value: str) -> None:
 
 
 def exports(signal: str) -> bool:
-    """Tell, after configure(), whether TRACES or METRICS are exported."""
+    """Tell whether TRACES or METRICS are exported."""
     disabled = os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
-    return not disabled and os.environ.get(f"OTEL_{signal}_EXPORTER", "none") != "none"
+    return not disabled and exporter(signal) != "none"
+
+
+def exporter(signal: str) -> str:
+    names = ("OTEL_EXPORTER_OTLP_ENDPOINT", f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT")
+    default = "otlp" if any(map(os.environ.get, names)) else "none"
+    return os.environ.get(f"OTEL_{signal}_EXPORTER") or default
+
+
+class RequestMeters(MeterProvider):
+    """Measures durations alone: to count requests in flight too would cost as much again."""
+
+    def get_meter(self, *names: Any, **more: Any) -> Meter:
+        meter: Any = metrics.get_meter(*names, **more)
+        meter.create_up_down_counter = NoOpMeter("").create_up_down_counter
+        return cast(Meter, meter)
+
+
+def meter_provider() -> MeterProvider | None:
+    """Return what FastAPI measures requests with. None is its own choice."""
+    return RequestMeters() if exports("METRICS") else None
 
 
 def hide_header(record: logging.LogRecord) -> bool:
@@ -165,12 +188,10 @@ def execute(name: str, cursor: Any, statement: str, parameters: Any, context: An
 
     asyncpg's instrumentation costs twice as much, traces each probe, and exports values.
     """
-    engine = context.root_connection.engine
-    if engine.pool not in pools:
-        pools[engine.pool] = str(engine.url.database)
     if not trace.get_current_span().is_recording():
         return False
-    attributes = {"db.query.text": statement, "db.namespace": engine.url.database}
+    database = context.root_connection.engine.url.database
+    attributes = {"db.query.text": statement, "db.namespace": database}
     span = tracer.start_span(
         statement.split(maxsplit=1)[0].upper(),
         kind=SpanKind.CLIENT,
@@ -187,6 +208,11 @@ def execute(name: str, cursor: Any, statement: str, parameters: Any, context: An
     return True
 
 
+def observe_pool(engine: AsyncEngine) -> None:
+    """Add an engine whose connections are counted."""
+    engines.add(engine.sync_engine)
+
+
 def observe_pools() -> None:
     create = metrics.get_meter(__name__).create_observable_up_down_counter
     create("db.client.connection.count", [count_connections], "{connection}")
@@ -197,9 +223,8 @@ def observe_pools() -> None:
 def observations(count: Callable[[QueuePool], Mapping[str, int]]) -> Iterator[Observation]:
     """Yield an observation for each pool's name and each state."""
     sums: Counter[tuple[str, str]] = Counter()
-    for pool, name in pools.items():
-        if pool.size() == 1:
-            continue  # of a probe, or of a worker's listener
+    for engine in engines:
+        name, pool = str(engine.url.database), cast(QueuePool, engine.pool)
         sums.update({(name, state): number for state, number in count(pool).items()})
     for (name, state), number in sums.items():
         labels = {"db.client.connection.pool.name": name, "db.client.connection.state": state}

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import cache, partial
+from importlib import import_module
 from importlib.metadata import entry_points
 from threading import Thread
 from typing import Any, cast
@@ -15,7 +16,6 @@ from weakref import WeakSet
 
 from fastapi import APIRouter, FastAPI
 from opentelemetry import metrics, trace
-from opentelemetry.distro import OpenTelemetryConfigurator
 from opentelemetry.instrumentation.dependencies import get_dependency_conflicts
 from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, NoOpMeter, Observation
 from opentelemetry.propagate import set_global_textmap
@@ -40,7 +40,6 @@ FLUSH_SECONDS = 1  # at the end of the process, to send the rest
 HIDDEN = {"url.query", "exception.message", "exception.stacktrace"}
 URLS = {"url.full", "http.url", "http.target"}
 
-Configurator: Any = OpenTelemetryConfigurator  # it has no types
 logger = logging.getLogger(__name__)
 engines: WeakSet[Engine] = WeakSet()
 tracer = trace.get_tracer(__name__)
@@ -51,6 +50,7 @@ def configure() -> None:
     """Start the exporters of the environment, once in this process. A mistake stops no service."""
     if not (exports("TRACES") or exports("METRICS")):
         return
+    distro = import_module("opentelemetry.distro")  # slow, so only where something is exported
     for signal in ("TRACES", "METRICS"):
         set_default(f"OTEL_{signal}_EXPORTER", exporter(signal))
     for name, value in DEFAULTS.items():
@@ -62,7 +62,9 @@ def configure() -> None:
     sampler = None if exports("TRACES") else ALWAYS_OFF
     logging.getLogger("opentelemetry.util.re").addFilter(hide_header)
     try:
-        Configurator().configure(sampler=sampler, export_span_processor=redacting_processor)
+        distro.OpenTelemetryConfigurator().configure(
+            sampler=sampler, export_span_processor=redacting_processor
+        )
     except OSError as error:  # Prometheus's port
         reason = f"OTEL_EXPORTER_PROMETHEUS_PORT: {error.strerror}; each process needs its own"
         logger.error("No metrics are served: %s", reason)

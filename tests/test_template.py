@@ -142,8 +142,10 @@ MARKS = {
     },
     "telemetry": {
         "README.md": 1,
-        "app/jobs/worker.py": 4,
-        "app/main.py": 2,
+        "app/jobs/worker.py": 6,
+        "app/main.py": 3,
+        "app/read_replica.py": 2,
+        "app/web/middleware.py": 2,
         "compose.yaml": 8,
         "deploy/kubernetes/kustomization.yaml": 1,
         "docs/deploy.md": 3,

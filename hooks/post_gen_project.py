@@ -1,21 +1,19 @@
 """Drop what was not chosen, finish `alembic init`, write `.env`, verify the result."""
 
-from __future__ import annotations
-
+import os
 import sys
 
-if __name__ == "__main__":
+if __name__ == "__main__" and sys.path[0] == os.path.dirname(__file__):
     del sys.path[0]  # the temporary directory: its modules are anybody's, and its list is long
 import ast
 import json
-import os
 import re
 import shlex
 from pathlib import Path
 
 ANSWERS = r""" {{ cookiecutter | tojson }} """
 # The files of each answer, one by one, as a folder may hold the owner's too; others always come.
-OPTIONAL: dict[tuple[str, object], str] = {
+OPTIONAL: "dict[tuple[str, object], str]" = {
     ("auth", "accounts"): """ alembic/versions/2026-11-30_create_accounts_7c2e9b41d05a.py
         app/auth/__init__.py app/auth/__main__.py app/auth/dependencies.py app/auth/errors.py
         app/auth/mail.py app/auth/passwords.py app/auth/routes.py app/auth/schemas.py
@@ -46,7 +44,7 @@ OPTIONAL: dict[tuple[str, object], str] = {
 # The files with marks: a line that ends so is there for these answers only.
 MARKED = """ .env.example .github/dependabot.yml .github/workflows/ci.yml .gitlab-ci.yml AGENTS.md
     README.md app/config.py app/auth/dependencies.py app/jobs/worker.py app/main.py
-    app/read_replica.py app/web/middleware.py compose.yaml deploy/kubernetes/deployment.yaml
+    compose.yaml deploy/kubernetes/deployment.yaml
     deploy/kubernetes/kustomization.yaml deploy/kubernetes/worker.yaml dev/postgres.py docs/auth.md
     docs/deploy.md docs/kubernetes.md docs/scale.md pyproject.toml tests/conftest.py
     tests/signing_in.py tests/test_items.py
@@ -105,14 +103,14 @@ def main() -> int:
     return 1 if faults else 0
 
 
-def tracked_files(root: Path) -> set[str]:
+def tracked_files(root: Path) -> "set[str]":
     """The files that were here before, all of them in git; none in a new directory."""
     if not any(os.path.exists(folder / ".git") for folder in (root, *root.parents)):
         return set()
     return set(git("ls-files")[0].splitlines())
 
 
-def git(command: str) -> tuple[str, str]:
+def git(command: str) -> "tuple[str, str]":
     """Run git without a git hook's variables; its output, and what it says if it fails."""
     from subprocess import run
 
@@ -125,14 +123,14 @@ def git(command: str) -> tuple[str, str]:
     return result.stdout, said
 
 
-def unchosen(answers: dict[str, object]) -> set[str]:
+def unchosen(answers: "dict[str, object]") -> "set[str]":
     """The files of other answers than these. One that two questions list needs both."""
     chosen = {q: OPTIONAL.get((q, answers[q]), "").split() for q, _ in OPTIONAL}
     optional = [(q, name) for (q, _), names in OPTIONAL.items() for name in names.split()]
     return {name for q, name in optional if name not in chosen[q]}
 
 
-def apply_marks(path: Path, answers: dict[str, object]) -> None:
+def apply_marks(path: Path, answers: "dict[str, object]") -> None:
     """Drop the lines for other answers, each with the deeper block below it; unmark the rest."""
     words = {name: {"True": "yes", "False": "no"}.get(str(a), a) for name, a in answers.items()}
     free_text = (f"# {answers['project_name']}", answers["description"])
@@ -166,7 +164,7 @@ def remove_alembic_package(root: Path) -> None:
         init.unlink()
 
 
-def join_history(root: Path, new: set[str]) -> None:
+def join_history(root: Path, new: "set[str]") -> None:
     """Join the template's new revisions with the owner's history, for one base and one head."""
     history = read_history(root)
     ours = {root / name: history.pop(root / name) for name in sorted(new)}
@@ -182,14 +180,14 @@ def join_history(root: Path, new: set[str]) -> None:
         write_merge(max(ours), heads)
 
 
-def follow(text: str, heads: list[str]) -> str:
+def follow(text: str, heads: "list[str]") -> str:
     """The text of a revision that follows these."""
     down = json.dumps(heads[0] if len(heads) == 1 else heads)
     text = re.sub("^Revises:.*", lambda _: f"Revises: {', '.join(heads)}", text, flags=re.M)
     return re.sub(r"^(down_revision\b.*= ).*", lambda m: m[1] + down, text, flags=re.M)
 
 
-def write_merge(like: Path, heads: list[str]) -> None:
+def write_merge(like: Path, heads: "list[str]") -> None:
     """Write what `alembic merge` would, with the head of a revision of the template's."""
     from hashlib import sha256  # slow, and seldom needed
 
@@ -200,13 +198,13 @@ def write_merge(like: Path, heads: list[str]) -> None:
     like.with_name(f"{like.name[:10]}_merge_options_{name}.py").write_bytes(text.encode())
 
 
-def read_history(root: Path) -> dict[Path, tuple[str, set[str]]]:
+def read_history(root: Path) -> "dict[Path, tuple[str, set[str]]]":
     """Each revision's name and the names of those that it follows, by file."""
     revisions = {path: read_revision(path) for path in sorted(root.glob("alembic/versions/*.py"))}
     return {path: revision for path, revision in revisions.items() if revision}
 
 
-def read_revision(path: Path) -> tuple[str, set[str]] | None:
+def read_revision(path: Path) -> "tuple[str, set[str]] | None":
     """A file's `revision` and `down_revision`, not run; None if there are no such literals."""
     values: dict[str, ast.AST] = {}
     try:
@@ -220,7 +218,7 @@ def read_revision(path: Path) -> tuple[str, set[str]] | None:
         return None
 
 
-def find_ends(history: dict[Path, tuple[str, set[str]]]) -> tuple[list[str], list[str]]:
+def find_ends(history: "dict[Path, tuple[str, set[str]]]") -> "tuple[list[str], list[str]]":
     """The bases, which follow no revision, and the heads, which no revision follows."""
     bases = sorted(name for name, down in history.values() if not down)
     followed = {name for _, down in history.values() for name in down}
@@ -236,7 +234,7 @@ def write_env(root: Path) -> None:
             file.write(text)
 
 
-def verify(root: Path) -> list[str]:
+def verify(root: Path) -> "list[str]":
     """Every fault of the two URLs, of Alembic's files and of the models, one line each."""
     faults = [
         f"{name}: needs a line that starts with {start}"
@@ -252,7 +250,7 @@ def verify(root: Path) -> list[str]:
     return faults + verify_models(root) + verify_history(root)
 
 
-def verify_models(root: Path) -> list[str]:
+def verify_models(root: Path) -> "list[str]":
     """`app/models/__init__.py` names every module beside it, or imports all in a loop."""
     package = root / "app" / "models"
     code = re.sub(r'"""[^"]*"""|#.*', "", read(package / "__init__.py"))
@@ -263,7 +261,7 @@ def verify_models(root: Path) -> list[str]:
     ]
 
 
-def verify_history(root: Path) -> list[str]:
+def verify_history(root: Path) -> "list[str]":
     """Every revision can be read, and all lead from one base to one head."""
     history = read_history(root)
     old = "" if sys.version_info >= (3, 11) else ", or needs a newer Python to run cookiecutter"

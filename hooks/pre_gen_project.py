@@ -1,12 +1,10 @@
 """Refuse what cannot become a working project, before a file is written."""
 
-from __future__ import annotations
-
 # Every generation waits for this hook, so slow modules are imported where they are needed.
 import os
 import sys
 
-if __name__ == "__main__":
+if __name__ == "__main__" and sys.path[0] == os.path.dirname(__file__):
     del sys.path[0]  # the temporary directory: its modules are anybody's, and its list is long
 from unicodedata import category
 
@@ -100,7 +98,7 @@ def decode(constant: str) -> str:
     return constant.strip()[1:-1]
 
 
-def check_slug(slug: str) -> str | None:
+def check_slug(slug: str) -> "str | None":
     """Say why `slug` cannot name the project's directory and distribution, or None."""
     words = slug.lower().replace("_", "-").replace(".", "-").split("-")
     if not (slug.isascii() and words[0] and words[-1] and "".join(words).isalnum()):
@@ -114,7 +112,7 @@ def check_slug(slug: str) -> str | None:
     return f"project_slug {slug!r}: it {rule}, for example 'my-api'"
 
 
-def check_text(name: str, text: str) -> str | None:
+def check_text(name: str, text: str) -> "str | None":
     """Say why `text` cannot stand on one line of a TOML, YAML or `.env` file, or None."""
     for char in text:
         if category(char) in ("Cc", "Cs", "Zl", "Zp") or char in "\ufffe\uffff":
@@ -122,7 +120,7 @@ def check_text(name: str, text: str) -> str | None:
     return None
 
 
-def check_directory(root: str) -> str | None:
+def check_directory(root: str) -> "str | None":
     """Say why git could not undo a generation over existing files, or None."""
     changes, failure = git(STATUS)
     if failure:
@@ -139,7 +137,7 @@ def check_directory(root: str) -> str | None:
     return f"{root}: {rule}, but {problem}; commit them, or generate into a new directory"
 
 
-def git(command: str) -> tuple[str, str]:
+def git(command: str) -> "tuple[str, str]":
     """Run git without a git hook's variables; its output, and what it says if it fails."""
     from subprocess import run
 
@@ -152,7 +150,7 @@ def git(command: str) -> tuple[str, str]:
     return result.stdout, said
 
 
-def check_paths(tracked: set[str]) -> str | None:
+def check_paths(tracked: "set[str]") -> "str | None":
     """Say which existing path cannot be replaced, or not be restored, or None."""
     for name in FILES:
         for folder in (name[:i] for i, letter in enumerate(name) if letter == "/"):
@@ -165,7 +163,7 @@ def check_paths(tracked: set[str]) -> str | None:
     return None
 
 
-def check_imports() -> str | None:
+def check_imports() -> "str | None":
     """Say which existing module would hide another one, or be hidden, or None."""
     for name in ("alembic.py", "alembic/__init__.py"):  # the next hook removes an empty package
         if os.path.isfile(name) and (name == "alembic.py" or os.path.getsize(name) > 2):
@@ -179,7 +177,7 @@ def check_imports() -> str | None:
     return None
 
 
-def check_revisions() -> str | None:
+def check_revisions() -> "str | None":
     """Say where else revisions are kept, or None; the project has them in alembic/versions."""
     keys = ("script_location", "version_locations", "recursive_version_locations")
     for name in filter(os.path.isfile, ("alembic.ini", "pyproject.toml")):

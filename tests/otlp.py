@@ -23,27 +23,20 @@ class Receiver:
     def content(self) -> bytes:
         return b"".join(body for _, body in self.exports)
 
-    def bodies(self, signal: str) -> Iterator[bytes]:
-        return (body for path, body in self.exports if path == f"/v1/{signal}")
-
     def spans(self) -> list[Any]:
-        parse = trace_service_pb2.ExportTraceServiceRequest.FromString
-        return [
-            span
-            for body in self.bodies("traces")
-            for resource in parse(body).resource_spans
-            for scope in resource.scope_spans
-            for span in scope.spans
-        ]
+        return self.items("traces", "spans", trace_service_pb2.ExportTraceServiceRequest)
 
     def metrics(self) -> list[Any]:
-        parse = metrics_service_pb2.ExportMetricsServiceRequest.FromString
+        return self.items("metrics", "metrics", metrics_service_pb2.ExportMetricsServiceRequest)
+
+    def items(self, signal: str, kind: str, request: Any) -> list[Any]:
         return [
-            metric
-            for body in self.bodies("metrics")
-            for resource in parse(body).resource_metrics
-            for scope in resource.scope_metrics
-            for metric in scope.metrics
+            item
+            for path, body in self.exports
+            if path == f"/v1/{signal}"
+            for resource in getattr(request.FromString(body), f"resource_{kind}")
+            for scope in getattr(resource, f"scope_{kind}")
+            for item in getattr(scope, kind)
         ]
 
     def points(self, name: str) -> list[tuple[dict[str, Any], Any]]:

@@ -142,10 +142,8 @@ MARKS = {
     },
     "telemetry": {
         "README.md": 1,
-        "app/jobs/worker.py": 6,
+        "app/jobs/worker.py": 4,
         "app/main.py": 3,
-        "app/read_replica.py": 2,
-        "app/web/middleware.py": 2,
         "compose.yaml": 8,
         "deploy/kubernetes/kustomization.yaml": 1,
         "docs/deploy.md": 3,

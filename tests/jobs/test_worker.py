@@ -190,7 +190,7 @@ async def test_lost_connections_are_opened_again(settings: Settings, database: D
     assert await rows(database, NAMES) == [("a",), ("b",), ("c",)]
 
 
-async def test_shutdown_waits_for_what_runs_and_takes_no_more(
+async def test_shutdown_waits_for_what_runs_and_searches_no_more(
     settings: Settings, database: Database
 ) -> None:
     sample.STARTED[:], sample.GO_ON[:] = [asyncio.Event()], [asyncio.Event()]

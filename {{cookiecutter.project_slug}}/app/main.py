@@ -18,7 +18,7 @@ from app.oidc import dependencies as auth  # option: auth=oidc
 from app.oidc.docs import install_login  # option: auth=oidc
 from app.read_replica import router as replica_router  # option: kubernetes=yes
 from app.web import docs, health, logs, openapi, problems
-from app.web.middleware import Application, RequestContext, allowed_hosts, cors, is_probe
+from app.web.middleware import Application, RequestContext, allowed_hosts, cors
 from app.web.shutdown import Shutdown
 
 
@@ -32,7 +32,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
         generate_unique_id_function=openapi.operation_id,
         max_body_size=settings.max_body_size,
-        telemetry={"exclude": is_probe, "operation_spans": False, "logs": False},  # it quotes rows
+        telemetry=telemetry.config(),  # option: telemetry=yes
         openapi_url="/openapi.json" if settings.api_docs else None,
         docs_url=None,  # see web/docs.py
         redoc_url=None,
@@ -70,7 +70,6 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     engine = create_engine(app.state.settings, app.title)
     probe = create_engine(app.state.settings, app.title, pool_size=1, max_overflow=0)
     app.state.database = Database(engine, probe)
-    telemetry.observe_pool(engine)  # option: telemetry=yes
     with app.state.shutdown.on_sigterm():
         yield
     await engine.dispose()

@@ -14,7 +14,6 @@ from app.database import ConfigurationError, Reader, create_engine
 from app.database.asyncpg_url import unknown_to_asyncpg
 from app.database.settings import hide_secrets
 from app.database.urls import ASYNC_DRIVER, parse
-from app.web.telemetry import observe_pool  # option: telemetry=yes
 
 NAME = "DATABASE_URL_READ"
 
@@ -54,7 +53,6 @@ async def read_from_standby(app: FastAPI) -> AsyncIterator[None]:
     values = {"database_url": settings.database_url_read, "database_pooler": "none"}
     engine = create_engine(settings.model_copy(update=values), app.title)
     app.state.database.reader = Reader(engine)
-    observe_pool(engine)  # option: telemetry=yes
     yield
     await engine.dispose()
 

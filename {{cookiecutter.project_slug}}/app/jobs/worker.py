@@ -26,7 +26,6 @@ from app.database import Database, DatabaseUnavailable, create_engine
 from app.jobs import telemetry  # option: telemetry=yes
 from app.jobs.queue import JOBS, NAMES, SCHEDULES, Job, enqueue, queries
 from app.web import logs
-from app.web.telemetry import observe_pool  # option: telemetry=yes
 
 STALE = timedelta(seconds=30)  # without a heartbeat; then another worker has the job
 POLL = timedelta(seconds=10)  # for jobs whose notification was lost
@@ -116,7 +115,6 @@ def import_tasks() -> None:
 async def manager(settings: Settings) -> AsyncIterator[PgQueuer]:
     """Yield pgqueuer with every job and schedule, on a connection of its own."""
     engine = create_engine(settings, "worker")
-    observe_pool(engine)  # option: telemetry=yes
     listener = create_engine(settings, "worker, listening", pool_size=1, max_overflow=0)
     try:
         async with listener.connect() as connection:

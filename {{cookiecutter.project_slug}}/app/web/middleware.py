@@ -19,7 +19,6 @@ from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from app.web.openapi import describe
 from app.web.shutdown import Shutdown
-from app.web.telemetry import meter_provider  # option: telemetry=yes
 
 BODY_TIMEOUT = 10.0  # seconds for a body, and one more for every BODY_RATE bytes received
 BODY_RATE = 5_000
@@ -40,8 +39,8 @@ class Application(FastAPI):
     """FastAPI whose `outer_middleware` also wraps its own 413 and 500. `middleware` does not."""
 
     def __init__(self, *, outer_middleware: Sequence[Middleware], **options: Any) -> None:
-        options["telemetry"]["meter_provider"] = meter_provider()  # option: telemetry=yes
-        super().__init__(**options)
+        quiet = {"exclude": is_probe, "operation_spans": False, "logs": False}  # logs quote rows
+        super().__init__(**options | {"telemetry": quiet | options.get("telemetry", {})})
         self.outer_middleware = outer_middleware
 
     def build_middleware_stack(self) -> ASGIApp:

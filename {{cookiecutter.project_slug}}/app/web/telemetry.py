@@ -12,9 +12,9 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from threading import Thread
 from typing import Any, cast
-from weakref import WeakSet
 
 from fastapi import APIRouter, FastAPI
+from fastapi.telemetry import TelemetryConfig
 from opentelemetry import metrics, trace
 from opentelemetry.instrumentation.dependencies import get_dependency_conflicts
 from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, NoOpMeter, Observation
@@ -25,14 +25,13 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import SpanKind, Status, StatusCode, format_span_id, format_trace_id
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from sqlalchemy import Engine, QueuePool, event
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.web.openapi import about_project
 
 DEFAULTS = {
     "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
     "OTEL_SEMCONV_STABILITY_OPT_IN": "http",  # the stable names of attributes
-    "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",  # tracing all costs nearly half the speed
+    "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",  # tracing all costs a third of the speed
     "OTEL_TRACES_SAMPLER_ARG": "0.1",
 }
 FLUSH_SECONDS = 1  # at the end of the process, to send the rest
@@ -41,7 +40,7 @@ HIDDEN = {"url.query", "exception.message", "exception.stacktrace"}
 URLS = {"url.full", "http.url", "http.target"}
 
 logger = logging.getLogger(__name__)
-engines: WeakSet[Engine] = WeakSet()
+engines: set[Engine] = set()  # those that have executed a statement
 tracer = trace.get_tracer(__name__)
 
 
@@ -52,7 +51,7 @@ def configure() -> None:
         return
     distro = import_module("opentelemetry.distro")  # slow, so only where something is exported
     for signal in ("TRACES", "METRICS"):
-        set_default(f"OTEL_{signal}_EXPORTER", exporter(signal))
+        set_default(f"OTEL_{signal}_EXPORTER", exporter_name(signal))
     for name, value in DEFAULTS.items():
         set_default(name, value)
     if "service.name=" not in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", ""):
@@ -72,7 +71,7 @@ def configure() -> None:
         logger.error("Telemetry is incomplete, see docs/telemetry.md: %s", error)
     logging.setLogRecordFactory(with_span(logging.getLogRecordFactory()))
     instrument_libraries()
-    observe_pools()
+    create_pool_metrics()
 
 
 def set_default(name: str, value: str) -> None:
@@ -82,10 +81,11 @@ def set_default(name: str, value: str) -> None:
 def exports(signal: str) -> bool:
     """Tell whether TRACES or METRICS are exported."""
     disabled = os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
-    return not disabled and exporter(signal) != "none"
+    return not disabled and exporter_name(signal) != "none"
 
 
-def exporter(signal: str) -> str:
+def exporter_name(signal: str) -> str:
+    """Return the exporter of a signal: otlp if there is an endpoint, else none."""
     names = ("OTEL_EXPORTER_OTLP_ENDPOINT", f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT")
     default = "otlp" if any(map(os.environ.get, names)) else "none"
     return os.environ.get(f"OTEL_{signal}_EXPORTER") or default
@@ -95,14 +95,15 @@ class RequestMeters(MeterProvider):
     """Measures durations alone: to count requests in flight too would cost as much again."""
 
     def get_meter(self, *names: Any, **more: Any) -> Meter:
-        meter: Any = metrics.get_meter(*names, **more)
+        meter: Any = metrics.get_meter_provider().get_meter(*names, **more)
         meter.create_up_down_counter = NoOpMeter("").create_up_down_counter
         return cast(Meter, meter)
 
 
-def meter_provider() -> MeterProvider | None:
-    """Return what FastAPI measures requests with. None is its own choice."""
-    return RequestMeters() if exports("METRICS") else None
+def config() -> TelemetryConfig:
+    """Return FastAPI's options. An exporter of its own would send values."""
+    provider = RequestMeters() if exports("METRICS") else None  # None: the global one
+    return {"auto_configure": False, "meter_provider": provider}
 
 
 def hide_header(record: logging.LogRecord) -> bool:
@@ -190,10 +191,11 @@ def execute(name: str, cursor: Any, statement: str, parameters: Any, context: An
 
     asyncpg's instrumentation costs twice as much, traces each probe, and exports values.
     """
+    engine = context.root_connection.engine
+    engines.add(engine)
     if not trace.get_current_span().is_recording():
         return False
-    database = context.root_connection.engine.url.database
-    attributes = {"db.query.text": statement, "db.namespace": database}
+    attributes = {"db.query.text": statement, "db.namespace": engine.url.database}
     span = tracer.start_span(
         statement.split(maxsplit=1)[0].upper(),
         kind=SpanKind.CLIENT,
@@ -210,12 +212,8 @@ def execute(name: str, cursor: Any, statement: str, parameters: Any, context: An
     return True
 
 
-def observe_pool(engine: AsyncEngine) -> None:
-    """Add an engine whose connections are counted."""
-    engines.add(engine.sync_engine)
-
-
-def observe_pools() -> None:
+def create_pool_metrics() -> None:
+    event.listen(Engine, "engine_disposed", engines.discard)
     create = metrics.get_meter(__name__).create_observable_up_down_counter
     create("db.client.connection.count", [count_connections], "{connection}")
     create("db.client.connection.max", [count_limits], "{connection}")
@@ -225,8 +223,10 @@ def observe_pools() -> None:
 def observations(count: Callable[[QueuePool], Mapping[str, int]]) -> Iterator[Observation]:
     """Yield an observation for each pool's name and each state."""
     sums: Counter[tuple[str, str]] = Counter()
-    for engine in engines:
+    for engine in tuple(engines):  # another thread may add one
         name, pool = str(engine.url.database), cast(QueuePool, engine.pool)
+        if pool.size() == 1:
+            continue  # of a probe, or of a worker's listener
         sums.update({(name, state): number for state, number in count(pool).items()})
     for (name, state), number in sums.items():
         labels = {"db.client.connection.pool.name": name, "db.client.connection.state": state}

@@ -94,6 +94,9 @@ QUICK = {
     "OTEL_BSP_SCHEDULE_DELAY": "100",
     "OTEL_METRIC_EXPORT_INTERVAL": "200",
 }
+DISCONNECT_WORKERS = """
+    SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'worker, %'
+"""
 WORKER = "import routes; from app.jobs import worker; worker.main()"
 
 
@@ -293,6 +296,29 @@ def test_pool_in_use_and_waiting_requests_are_measured(
         for labels, point in states
     )
     assert {point.as_int for _, point in received.points("db.client.connection.max")} == {2}
+
+
+def test_pool_of_a_lost_connection_is_not_counted_beside_the_next(
+    database: Stage, received: Receiver
+) -> None:
+    name = "db.client.connection.max"
+    with (
+        receiver() as other,
+        serving(database, other.url) as server,
+        working(database, received.url, DATABASE_POOL_SIZE="2"),
+    ):
+
+        def run_a_job(number: int) -> None:
+            body = {"name": f"item {number}"}
+            assert httpx.post(f"{server.url}/enqueued", json=body).status_code == 201
+            wait_until(lambda: len(named(received, "process items.describe")) == number)
+
+        run_a_job(1)
+        database.psql(DISCONNECT_WORKERS)
+        run_a_job(2)
+        measured = len(received.points(name))
+        wait_until(lambda: len(received.points(name)) > measured)
+    assert {point.as_int for _, point in received.points(name)} == {2}
 
 
 def test_one_worker_measures_the_queue_and_another_takes_over(

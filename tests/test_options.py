@@ -58,7 +58,7 @@ def perform(repository: Path, name: str = "motto", with_table: bool = True) -> N
         path.parent.mkdir(exist_ok=True)
         path.write_text(content)
     if with_table:
-        table = "OPTIONAL: dict[tuple[str, object], str] = {"
+        table = 'OPTIONAL: "dict[tuple[str, object], str]" = {'
         hooks.replace("post_gen_project.py", table, f"{table}\n{row}")
     answer, files, lines = guide(name, "text")
     hooks.replace("pre_gen_project.py", 'OPTIONS = """', f'OPTIONS = """ {answer.strip()}')

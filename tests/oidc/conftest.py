@@ -1,7 +1,8 @@
 """An identity provider on loopback that does what a test tells it."""
 
+import asyncio
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -97,11 +98,13 @@ def provider() -> Iterator[Provider]:
 
 
 @pytest.fixture
-def app(app: FastAPI, worker_url: URL, provider: Provider) -> FastAPI:
+async def app(app: FastAPI, worker_url: URL, provider: Provider) -> AsyncIterator[FastAPI]:
     """The application of the provider's API."""
     new = create_app(settings_for(worker_url, oidc_issuer=provider.url))
     new.state.database = app.state.database
-    return new
+    yield new
+    if attempt := new.state.oidc.provider.attempt:
+        await asyncio.wait([attempt])  # the end of the loop would break a connection's start
 
 
 @pytest.fixture

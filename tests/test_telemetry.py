@@ -41,14 +41,15 @@ ROUTES = f"""
 import asyncio
 
 import httpx
-from app.dependencies import Session
+from app.dependencies import ReadSession, Session
 from app.items import service
 from app.items.schemas import ItemCreate
 from app.jobs.queue import enqueue, job
 from app.main import create_app
 from app.items.tasks import ItemRef, describe
 from fastapi import Request
-from sqlalchemy import text
+from app.models.item import Item
+from sqlalchemy import select, text
 
 app = create_app()
 
@@ -72,6 +73,11 @@ async def create_broken(session: Session) -> None:
 @app.get("/bug")
 async def bug() -> None:
     raise RuntimeError("{SECRET[::-1]}"[::-1])  # not in the source
+
+
+@app.get("/objects")
+async def read_objects(reader: ReadSession) -> int:
+    return len((await reader.scalars(select(Item))).all())
 
 
 @app.get("/slow")
@@ -279,7 +285,8 @@ def test_pool_in_use_and_waiting_requests_are_measured(
 
     env = {"DATABASE_POOL_SIZE": "2"}
     with serving(database, received.url, **env) as server, httpx.Client() as client:
-        assert client.get(f"{server.url}/items").status_code == 200
+        for path in ("/items", "/objects"):  # two engines on one pool
+            assert client.get(server.url + path).status_code == 200
         slow = [
             subprocess.Popen(
                 [sys.executable, "-c", f"import httpx; httpx.get({url!r}, timeout=9)"]

@@ -213,18 +213,23 @@ def execute(name: str, cursor: Any, statement: str, parameters: Any, context: An
 
 
 def create_pool_metrics() -> None:
-    event.listen(Engine, "engine_disposed", engines.discard)
+    event.listen(Engine, "engine_disposed", forget)
     create = metrics.get_meter(__name__).create_observable_up_down_counter
     create("db.client.connection.count", [count_connections], "{connection}")
     create("db.client.connection.max", [count_limits], "{connection}")
     create("db.client.connection.pending_requests", [count_waiting], "{request}")
 
 
+def forget(engine: Engine) -> None:
+    """Count the pool no more, also by engines that share it, as a reader's does."""
+    engines.difference_update([other for other in engines if other.pool is engine.pool])
+
+
 def observations(count: Callable[[QueuePool], Mapping[str, int]]) -> Iterator[Observation]:
     """Yield an observation for each pool's name and each state."""
     sums: Counter[tuple[str, str]] = Counter()
-    for engine in tuple(engines):  # another thread may add one
-        name, pool = str(engine.url.database), cast(QueuePool, engine.pool)
+    pools = {engine.pool: str(engine.url.database) for engine in tuple(engines)}
+    for pool, name in cast(dict[QueuePool, str], pools).items():
         if pool.size() == 1:
             continue  # of a probe, or of a worker's listener
         sums.update({(name, state): number for state, number in count(pool).items()})

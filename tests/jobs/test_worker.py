@@ -202,7 +202,7 @@ async def test_shutdown_waits_for_what_runs_and_searches_no_more(
     for _ in range(20):
         await put(database, sample.see, Note(name="b"))
     sample.GO_ON[-1].set()
-    await task
+    await asyncio.wait_for(task, 20)
     assert "a" in SEEN
     batch = settings.database_pool_size // 2  # of a search that was under way
     assert SEEN.count("b") <= batch

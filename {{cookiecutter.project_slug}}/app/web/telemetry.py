@@ -213,25 +213,32 @@ def execute(name: str, cursor: Any, statement: str, parameters: Any, context: An
 
 
 def create_pool_metrics() -> None:
-    event.listen(Engine, "engine_disposed", forget)
     create = metrics.get_meter(__name__).create_observable_up_down_counter
     create("db.client.connection.count", [count_connections], "{connection}")
     create("db.client.connection.max", [count_limits], "{connection}")
     create("db.client.connection.pending_requests", [count_waiting], "{request}")
 
 
-def forget(engine: Engine) -> None:
-    """Count the pool no more, also by engines that share it, as a reader's does."""
-    engines.difference_update([other for other in engines if other.pool is engine.pool])
+def open_pools() -> dict[QueuePool, str]:
+    """Return the pools, and the names of their databases. Forget engines without connections.
+
+    They are disposed of, or their next statement adds them again. A listener of
+    `engine_disposed` would make each request dearer: SQLAlchemy looks for those of all events.
+    """
+    pools = {}
+    for engine in tuple(engines):
+        pool = engine.pool
+        if not isinstance(pool, QueuePool) or not pool.checkedin() + pool.checkedout():
+            engines.discard(engine)
+        elif pool.size() > 1:  # not of a probe, nor of a worker's listener
+            pools[pool] = str(engine.url.database)
+    return pools
 
 
 def observations(count: Callable[[QueuePool], Mapping[str, int]]) -> Iterator[Observation]:
     """Yield an observation for each pool's name and each state."""
     sums: Counter[tuple[str, str]] = Counter()
-    pools = {engine.pool: str(engine.url.database) for engine in tuple(engines)}
-    for pool, name in cast(dict[QueuePool, str], pools).items():
-        if pool.size() == 1:
-            continue  # of a probe, or of a worker's listener
+    for pool, name in open_pools().items():
         sums.update({(name, state): number for state, number in count(pool).items()})
     for (name, state), number in sums.items():
         labels = {"db.client.connection.pool.name": name, "db.client.connection.state": state}

@@ -39,17 +39,19 @@ PAGE = f"{readmes.PRODUCT}/docs/telemetry.md"
 # Routes and jobs beside the project's own. A schedule of a failing job would hide a mistake.
 ROUTES = f"""
 import asyncio
+import logging
 
 import httpx
+from app.database import DatabaseUnavailable
 from app.dependencies import ReadSession, Session
 from app.items import service
 from app.items.schemas import ItemCreate
 from app.jobs.queue import enqueue, job
 from app.main import create_app
 from app.items.tasks import ItemRef, describe
-from fastapi import Request
+from fastapi import BackgroundTasks, Request
 from app.models.item import Item
-from sqlalchemy import select, text
+from sqlalchemy import create_engine, func, select, text
 
 app = create_app()
 
@@ -75,6 +77,25 @@ async def bug() -> None:
     raise RuntimeError("{SECRET[::-1]}"[::-1])  # not in the source
 
 
+@app.get("/later")
+async def read_later(request: Request, tasks: BackgroundTasks) -> None:
+    logging.getLogger("app.own").info("has its own", extra={{"trace_id": "own"}})
+    tasks.add_task(request.app.state.database.reader.scalar, select(Item.id))
+
+
+@app.get("/report")
+def report(request: Request) -> int:
+    url = request.app.state.settings.database_url_sync
+    request.app.state.reports = create_engine(url)  # of another kind
+    with request.app.state.reports.connect() as connection:
+        return connection.scalar(select(func.count()))
+
+
+@app.get("/away")
+async def away() -> None:
+    raise DatabaseUnavailable("connection refused")
+
+
 @app.get("/objects")
 async def read_objects(reader: ReadSession) -> int:
     return len((await reader.scalars(select(Item))).all())
@@ -95,6 +116,7 @@ async def proxy(url: str) -> dict[str, str]:
     async with httpx.AsyncClient(trust_env=False) as client:
         return (await client.get(url)).json()
 """
+LOGGING = ["OTEL_PYTHON_LOGGING_AUTO_INSTRUMENTATION_ENABLED"]
 QUICK = {
     "OTEL_TRACES_SAMPLER": "always_on",
     "OTEL_BSP_SCHEDULE_DELAY": "100",
@@ -102,6 +124,35 @@ QUICK = {
 }
 DISCONNECT_WORKERS = """
     SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'worker, %'
+"""
+# A connection that gives these answers, one by one.
+MEASURE = """
+import asyncio, os, types
+os.environ |= {"OTEL_METRICS_EXPORTER": "otlp", "OTEL_METRIC_EXPORT_INTERVAL": "1"}
+from app.jobs import telemetry
+
+row = {"entrypoint": "a", "status": "queued", "jobs": 1, "seconds": 0.0}
+answers = [[{"taken": True}], TimeoutError(), [row]]
+
+async def fetch(query):
+    if not answers:
+        finished.set()
+        await asyncio.Event().wait()
+    answer = answers.pop(0)
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+async def main():
+    global finished
+    finished = asyncio.Event()
+    queuer = types.SimpleNamespace(connection=types.SimpleNamespace(fetch=fetch))
+    task = asyncio.create_task(telemetry.measure_queue(queuer))
+    await asyncio.wait({task, asyncio.create_task(finished.wait())}, return_when="FIRST_COMPLETED")
+    print(telemetry.measured == {("a", "queued"): row})
+    task.cancel()
+
+asyncio.run(main())
 """
 WORKER = "import routes; from app.jobs import worker; worker.main()"
 
@@ -244,8 +295,20 @@ def test_wrong_interval_does_not_flood_the_database(project: Project) -> None:
     assert [float(line) for line in output.split()] == [60, 60, 60, 60, 60, 0.25]
 
 
+def test_statement_of_a_background_task_is_traced(database: Stage, received: Receiver) -> None:
+    with serving(database, received.url) as server:
+        assert httpx.get(f"{server.url}/later").status_code == 200
+        wait_until(exported(received, "SELECT"))
+        wait_until(exported(received, "GET /later"))
+    [request] = named(received, "GET /later")
+    assert "SELECT" in children(received, request)
+    [line] = [line for line in lines(server) if line["event"] == "has its own"]
+    assert line["trace_id"] == "own"
+
+
 def test_failure_has_its_kind_and_no_value(database: Stage, received: Receiver) -> None:
-    with serving(database, received.url) as server, working(database, received.url):
+    logs = {"OTEL_LOGS_EXPORTER": "otlp"} | dict.fromkeys(LOGGING, "true")
+    with serving(database, received.url, **logs) as server, working(database, received.url):
         for _ in range(2):
             status = httpx.post(f"{server.url}/items", json={"name": ROW}).status_code
         assert status == 409
@@ -268,6 +331,7 @@ def test_failure_has_its_kind_and_no_value(database: Stage, received: Receiver) 
     assert {span.status.message for span in received.spans()} == {""}
     for secret in (SECRET, ROW, TOKEN):
         assert secret.encode() not in received.content
+    assert {path for path, _ in received.exports} == {"/v1/traces", "/v1/metrics"}
     # The call of another service, whose instrumentation was only installed, carries the trace.
     [outer], [inner] = (named(received, name) for name in ("GET /proxy", "GET /headers"))
     [call] = [span for span in received.spans() if span.span_id == inner.parent_span_id]
@@ -285,7 +349,7 @@ def test_pool_in_use_and_waiting_requests_are_measured(
 
     env = {"DATABASE_POOL_SIZE": "2"}
     with serving(database, received.url, **env) as server, httpx.Client() as client:
-        for path in ("/items", "/objects"):  # two engines on one pool
+        for path in ("/report", "/items", "/objects"):  # the last two on one pool
             assert client.get(server.url + path).status_code == 200
         slow = [
             subprocess.Popen(
@@ -328,6 +392,11 @@ def test_pool_of_a_lost_connection_is_not_counted_beside_the_next(
     assert {point.as_int for _, point in received.points(name)} == {2}
 
 
+def test_measurement_that_fails_is_repeated(project: Project) -> None:
+    output = project.run("uv", "run", "--quiet", "python", "-c", MEASURE).stdout
+    assert output == "True\n"
+
+
 def test_one_worker_measures_the_queue_and_another_takes_over(
     database: Stage, received: Receiver
 ) -> None:
@@ -343,6 +412,8 @@ def test_one_worker_measures_the_queue_and_another_takes_over(
     with receiver() as other:
         with working(database, received.url):
             wait_until(lambda: failed(received) == {1})
+            names = {labels["messaging.destination.name"] for labels, _ in received.points(size)}
+            assert "unknown" in names  # of a function that was renamed
             with working(database, other.url):
                 wait_until(lambda: bool(other.exports) or len(received.exports) > 30)
                 measured = len(received.points(size))
@@ -383,6 +454,7 @@ def test_dashboard_names_exported_metrics_only(database: Stage) -> None:
     grouped = re.findall(r"by \(([^)]*)\)", " ".join(queries))
     used = {word.strip() for group in grouped for word in group.split(",")}
     assert used <= labels | {"le"}
+    assert re.search(r'^messaging_process_duration_seconds_bucket.*le="0.005"', text, re.MULTILINE)
     assert ROW not in text
     assert "active_requests" not in text  # see RequestMeters
 
@@ -397,8 +469,22 @@ def scrape(port: int) -> str:
 def test_port_of_prometheus_in_use_is_a_line_and_stops_nothing(database: Stage) -> None:
     port = str(free_port())
     env = {"OTEL_METRICS_EXPORTER": "prometheus", "OTEL_EXPORTER_PROMETHEUS_PORT": port}
-    with serving(database, "", **env), serving(database, "", **env) as second:
+    off = {"OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "requests, httpx"}
+    with (
+        serving(database, "", **env) as first,
+        serving(database, "", **env, **off) as second,
+    ):
         assert httpx.get(f"{second.url}/items").status_code == 200
+        url, traceparent = f"{first.url}/headers", f"00-{'ab' * 16}-{'cd' * 8}-01"
+        passed = [
+            httpx.get(
+                f"{server.url}/proxy", params={"url": url}, headers={"traceparent": traceparent}
+            ).json()
+            for server in (first, second)
+        ]
+    # A service without traces of its own leaves the decision to sample as it is.
+    assert re.fullmatch(f"00-{'ab' * 16}-[0-9a-f]+-01", passed[0]["traceparent"])
+    assert "traceparent" not in passed[1]
     [line] = [line for line in lines(second) if line["level"] == "error"]
     assert line["event"].startswith(
         "No metrics are served: OTEL_EXPORTER_PROMETHEUS_PORT: Address"
@@ -409,10 +495,11 @@ def test_mistake_in_a_variable_is_a_line_and_stops_nothing(
     database: Stage, received: Receiver
 ) -> None:
     env = {"OTEL_TRACES_EXPORTER": "jaeger", "FASTAPI_OTEL_AUTO_CONFIGURE": "true"}
-    with serving(database, received.url, **env) as server:
+    with serving(database, received.url, **env, OTEL_CONFIG_FILE="otel.yaml") as server:
         assert httpx.get(f"{server.url}/items").status_code == 200
-    [line] = [line for line in lines(server) if line["level"] == "error"]
-    assert "'jaeger' not found" in line["event"]
+    [file, exporter] = [line["event"] for line in lines(server) if line["level"] == "error"]
+    assert file.startswith("OTEL_CONFIG_FILE is ignored")
+    assert "'jaeger' not found" in exporter
 
 
 def test_nothing_is_sent_without_an_endpoint(database: Stage) -> None:
@@ -542,11 +629,13 @@ def test_sentry_gets_kinds_and_the_trace_and_no_value(
             }
             response = httpx.get(f"{server.url}/bug?token={TOKEN}", headers=headers)
             assert response.status_code == 500
+            assert httpx.get(f"{server.url}/away").status_code == 503
     finally:
         routes.unlink()
     reports = [gzip.decompress(body) for path, body in received.exports if "envelope" in path]
     report = b"".join(reports).decode()
     assert "RuntimeError" in report
     assert "ab" * 16 in report
+    assert "The database cannot be reached." in report
     for secret in (SECRET, ROW, TOKEN):
         assert secret not in report

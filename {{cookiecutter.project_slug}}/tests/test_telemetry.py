@@ -1,5 +1,6 @@
 """Telemetry: no value leaves the process, and nothing starts unless it is asked for."""
 
+import json
 import logging
 import os
 import threading
@@ -11,7 +12,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.util.re import parse_env_headers
 
-from app.web import telemetry
+from app.web import logs, telemetry
 
 SECRET = "s3cret"  # noqa: S105 - to be searched for
 
@@ -44,14 +45,18 @@ def test_span_holds_no_message_of_an_exception_and_no_query(
     assert [event.attributes["exception.type"] for event in span.events] == ["ValueError"]  # type: ignore[index] # not None
 
 
-def test_log_record_in_a_span_has_its_ids(tracer: trace.Tracer) -> None:
-    create = telemetry.with_span(logging.LogRecord)
-    arguments = ("name", logging.INFO, "path", 1, "message", (), None)
+def test_line_logged_in_a_span_has_its_ids(
+    tracer: trace.Tracer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs, "context", telemetry.span_ids)
+    record = logging.makeLogRecord({"msg": "message", "trace_id": "the owner's"})
+    form = logs.Formatter(in_terminal=False).format
     with tracer.start_as_current_span("logging") as span:
-        record = vars(create(*arguments))
-    assert record["trace_id"] == trace.format_trace_id(span.get_span_context().trace_id)
-    assert record["span_id"] == trace.format_span_id(span.get_span_context().span_id)
-    assert "trace_id" not in vars(create(*arguments))
+        line = json.loads(form(logging.makeLogRecord({"msg": {"a": 1}})))
+        assert json.loads(form(record))["trace_id"] == "the owner's"
+    assert line["trace_id"] == trace.format_trace_id(span.get_span_context().trace_id)
+    assert line["span_id"] == trace.format_span_id(span.get_span_context().span_id)
+    assert "trace_id" not in json.loads(form(logging.makeLogRecord({})))
 
 
 def test_malformed_header_is_a_line_without_its_value(

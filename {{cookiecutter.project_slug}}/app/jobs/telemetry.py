@@ -6,6 +6,7 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import wraps
+from itertools import product
 from time import perf_counter
 from typing import Any
 
@@ -26,6 +27,7 @@ from app.web import telemetry
 
 Run = Callable[..., Coroutine[Any, Any, None]]
 Manager = Callable[[Settings], AbstractAsyncContextManager[PgQueuer]]
+Measured = dict[tuple[str, str], dict[str, Any]]  # rows by name and status
 Attempt = Callable[[Database, Queries, Job[Any], pgqueuer.Job], Awaitable[None]]
 
 # One worker measures the queue for all: the one that has this lock, until it disconnects.
@@ -40,9 +42,11 @@ SYSTEM, NAME, STATE = "messaging.system", "messaging.destination.name", "jobs.st
 
 logger = logging.getLogger(__name__)
 tracer, meter = trace.get_tracer(__name__), metrics.get_meter(__name__)
-duration = meter.create_histogram("messaging.process.duration", "s")
-# Rows by name and status; None in a worker that does not measure.
-measured: dict[tuple[str, str], dict[str, Any]] | None = None
+SECONDS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800]
+duration = meter.create_histogram(
+    "messaging.process.duration", "s", explicit_bucket_boundaries_advisory=SECONDS
+)
+measured: Measured | None = None  # None in a worker that does not measure
 
 
 class Tracing(OpenTelemetryTracing):
@@ -118,32 +122,42 @@ def export_interval() -> float:
 
 
 async def measure_queue(queuer: PgQueuer) -> None:
+    """Measure until cancelled. A measurement that fails is repeated after the interval."""
     global measured
     seconds, taken = export_interval(), False
     try:
         while telemetry.exports("METRICS"):
-            taken = taken or bool((await queuer.connection.fetch(LOCK))[0]["taken"])
-            if taken:
-                rows: list[dict[str, Any]] = await queuer.connection.fetch(MEASURE)
-                measured = {(row["entrypoint"], row["status"]): row for row in rows}
+            try:
+                taken = taken or bool((await queuer.connection.fetch(LOCK))[0]["taken"])
+                if taken:
+                    rows: list[dict[str, Any]] = await queuer.connection.fetch(MEASURE)
+                    measured = {(row["entrypoint"], row["status"]): row for row in rows}
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                measured = None
+                logger.warning("The queue cannot be measured (%s)", type(error).__name__)
             await asyncio.sleep(seconds)
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        logger.warning("The queue cannot be measured (%s)", type(error).__name__)
     finally:
         measured = None
 
 
+def names(rows: Measured) -> set[str]:
+    """Return this code's jobs, and others that are in the queue."""
+    return {*JOBS, *(name for name, _ in rows)}
+
+
 def count_jobs(_: CallbackOptions) -> Iterator[Observation]:
-    for name, status in ((name, status) for name in JOBS for status in STATES):
-        if measured is not None:
-            number = measured.get((name, status), {}).get("jobs", 0)
+    rows = measured  # the event loop may replace it meanwhile
+    if rows is not None:
+        for name, status in product(names(rows), STATES):
+            number = rows.get((name, status), {}).get("jobs", 0)
             yield Observation(number, {NAME: name, STATE: STATES[status]})
 
 
 def find_oldest(_: CallbackOptions) -> Iterator[Observation]:
-    for name in JOBS:
-        if measured is not None:
-            seconds = measured.get((name, "queued"), {}).get("seconds", 0.0)
+    rows = measured
+    if rows is not None:
+        for name in names(rows):
+            seconds = rows.get((name, "queued"), {}).get("seconds", 0.0)
             yield Observation(seconds, {NAME: name})
 
 
@@ -157,8 +171,10 @@ def observed(run: Run) -> Run:
     @wraps(run)
     async def observe(settings: Settings, shutdown: asyncio.Event | None = None) -> None:
         telemetry.configure()
-        await run(settings, shutdown)
-        if not shutdown:  # else the server, which goes on, shuts telemetry down
-            await asyncio.to_thread(telemetry.shut_down)
+        try:
+            await run(settings, shutdown)
+        finally:
+            if not shutdown:  # else the server, which goes on, shuts telemetry down
+                await asyncio.to_thread(telemetry.shut_down)
 
     return observe

@@ -29,6 +29,7 @@ SAFE = re.compile(
 )
 # A value that pydantic quotes, in the two forms of its errors.
 INPUTS = re.compile(r"('input': |input_value=).*")
+context: Callable[[], dict[str, object]] = get_contextvars  # fields of every line
 QUERY = re.compile(r'("WebSocket [^?"]*)\?.*(?=" )')  # uvicorn logs it, and it may hold a token
 
 
@@ -79,7 +80,7 @@ class Formatter(logging.Formatter):
             event["event"] = QUERY.sub(r"\1", record.getMessage()).rstrip()
             if record.stack_info:
                 event["stack_info"] = record.stack_info
-        event = get_contextvars() | event
+        event = context() | event
         event |= {"logger": record.name, "level": record.levelname.lower()}
         event["timestamp"] = datetime.fromtimestamp(record.created, UTC).isoformat()
         return self.render(hide_values(format_exc_info(None, "", event)))

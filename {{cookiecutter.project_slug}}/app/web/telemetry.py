@@ -11,7 +11,9 @@ from functools import cache, partial
 from importlib import import_module
 from importlib.metadata import entry_points
 from threading import Thread
+from time import monotonic
 from typing import Any, cast
+from weakref import WeakSet
 
 from fastapi import APIRouter, FastAPI
 from fastapi.telemetry import TelemetryConfig
@@ -21,17 +23,20 @@ from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, NoOpMet
 from opentelemetry.propagate import set_global_textmap
 from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
-from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased
 from opentelemetry.trace import SpanKind, Status, StatusCode, format_span_id, format_trace_id
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-from sqlalchemy import Engine, QueuePool, event
+from sqlalchemy import AsyncAdaptedQueuePool as Pool
+from sqlalchemy import Engine, event
+from structlog.contextvars import get_contextvars
 
+from app.web import logs
 from app.web.openapi import about_project
 
 DEFAULTS = {
     "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
     "OTEL_SEMCONV_STABILITY_OPT_IN": "http",  # the stable names of attributes
-    "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",  # tracing all costs a third of the speed
+    "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",  # of all, it costs a third of speed
     "OTEL_TRACES_SAMPLER_ARG": "0.1",
 }
 FLUSH_SECONDS = 1  # at the end of the process, to send the rest
@@ -40,7 +45,7 @@ HIDDEN = {"url.query", "exception.message", "exception.stacktrace"}
 URLS = {"url.full", "http.url", "http.target"}
 
 logger = logging.getLogger(__name__)
-engines: set[Engine] = set()  # those that have executed a statement
+engines: WeakSet[Engine] = WeakSet()  # those that have executed a statement
 tracer = trace.get_tracer(__name__)
 
 
@@ -49,16 +54,22 @@ def configure() -> None:
     """Start the exporters of the environment, once in this process. A mistake stops no service."""
     if not (exports("TRACES") or exports("METRICS")):
         return
+    if os.environ.pop("OTEL_CONFIG_FILE", ""):
+        logger.error("OTEL_CONFIG_FILE is ignored, for it could export values of rows")
+    os.environ["OTEL_LOGS_EXPORTER"] = "none"  # a traceback quotes rows
     distro = import_module("opentelemetry.distro")  # slow, so only where something is exported
     for signal in ("TRACES", "METRICS"):
-        set_default(f"OTEL_{signal}_EXPORTER", exporter_name(signal))
+        os.environ[f"OTEL_{signal}_EXPORTER"] = exporter_name(signal)
+    for name, value in [*os.environ.items()]:
+        if name.startswith("OTEL_") and not value:
+            del os.environ[name]  # compose.yaml passes all variables, set or not
     for name, value in DEFAULTS.items():
-        set_default(name, value)
+        os.environ.setdefault(name, value)
     if "service.name=" not in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", ""):
-        set_default("OTEL_SERVICE_NAME", about_project()["title"])
-    if not os.environ.get("OTEL_PROPAGATORS"):  # a client's baggage is not for other services
+        os.environ.setdefault("OTEL_SERVICE_NAME", about_project()["title"])
+    if "OTEL_PROPAGATORS" not in os.environ:  # a client's baggage is not for other services
         set_global_textmap(TraceContextTextMapPropagator())
-    sampler = None if exports("TRACES") else ALWAYS_OFF
+    sampler = None if exports("TRACES") else ParentBased(ALWAYS_OFF)
     logging.getLogger("opentelemetry.util.re").addFilter(hide_header)
     try:
         distro.OpenTelemetryConfigurator().configure(
@@ -69,13 +80,9 @@ def configure() -> None:
         logger.error("No metrics are served: %s", reason)
     except (RuntimeError, ValueError) as error:
         logger.error("Telemetry is incomplete, see docs/telemetry.md: %s", error)
-    logging.setLogRecordFactory(with_span(logging.getLogRecordFactory()))
+    logs.context = lambda: get_contextvars() | span_ids()
     instrument_libraries()
     create_pool_metrics()
-
-
-def set_default(name: str, value: str) -> None:
-    os.environ[name] = os.environ.get(name) or value  # an empty one counts as unset
 
 
 def exports(signal: str) -> bool:
@@ -158,42 +165,38 @@ def without_values(attributes: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def with_span(create: Callable[..., logging.LogRecord]) -> Callable[..., logging.LogRecord]:
-    """Return a factory of log records with the ids of the current span."""
-
-    def create_record(*arguments: Any, **options: Any) -> logging.LogRecord:
-        record = create(*arguments, **options)
-        span = trace.get_current_span().get_span_context()
-        if span.is_valid:
-            ids = {
-                "trace_id": format_trace_id(span.trace_id),
-                "span_id": format_span_id(span.span_id),
-            }
-            # The message of structlog is a dict, which becomes the line.
-            (record.msg if isinstance(record.msg, dict) else vars(record)).update(ids)
-        return record
-
-    return create_record
+def span_ids() -> dict[str, str]:
+    """Return the ids of the current span, sampled or not, for a line of the log."""
+    span = trace.get_current_span().get_span_context()
+    if not span.is_valid:
+        return {}
+    return {"trace_id": format_trace_id(span.trace_id), "span_id": format_span_id(span.span_id)}
 
 
 def instrument_libraries() -> None:
     """Trace SQL, and the calls of each library whose instrumentation is installed."""
     event.listen(Engine, "do_execute", partial(execute, "do_execute"))
     event.listen(Engine, "do_executemany", partial(execute, "do_executemany"))
+    disabled = os.environ.get("OTEL_PYTHON_DISABLED_INSTRUMENTATIONS", "").replace(" ", "")
     for found in entry_points(group="opentelemetry_instrumentor"):
-        library = found.load()()
-        if not get_dependency_conflicts(library.instrumentation_dependencies()):
-            library.instrument(skip_dep_check=True)
+        if found.name in disabled.split(","):
+            continue
+        try:
+            library = found.load()()
+            if not get_dependency_conflicts(library.instrumentation_dependencies()):
+                library.instrument(skip_dep_check=True)
+        except ImportError as error:  # the library is not installed
+            logger.debug("Calls of %s are not traced: %s", found.name, error)
 
 
 def execute(name: str, cursor: Any, statement: str, parameters: Any, context: Any) -> bool:
-    """Execute a statement in a span, or let SQLAlchemy execute it if no span is recorded.
+    """Execute a statement in a span, or let SQLAlchemy execute it if no trace is recorded.
 
     asyncpg's instrumentation costs twice as much, traces each probe, and exports values.
     """
     engine = context.root_connection.engine
     engines.add(engine)
-    if not trace.get_current_span().is_recording():
+    if not trace.get_current_span().get_span_context().trace_flags.sampled:
         return False
     attributes = {"db.query.text": statement, "db.namespace": engine.url.database}
     span = tracer.start_span(
@@ -219,7 +222,7 @@ def create_pool_metrics() -> None:
     create("db.client.connection.pending_requests", [count_waiting], "{request}")
 
 
-def open_pools() -> dict[QueuePool, str]:
+def open_pools() -> dict[Pool, str]:
     """Return the pools, and the names of their databases. Forget engines without connections.
 
     They are disposed of, or their next statement adds them again. A listener of
@@ -228,14 +231,14 @@ def open_pools() -> dict[QueuePool, str]:
     pools = {}
     for engine in tuple(engines):
         pool = engine.pool
-        if not isinstance(pool, QueuePool) or not pool.checkedin() + pool.checkedout():
+        if not isinstance(pool, Pool) or not pool.checkedin() + pool.checkedout():
             engines.discard(engine)
         elif pool.size() > 1:  # not of a probe, nor of a worker's listener
             pools[pool] = str(engine.url.database)
     return pools
 
 
-def observations(count: Callable[[QueuePool], Mapping[str, int]]) -> Iterator[Observation]:
+def observations(count: Callable[[Pool], Mapping[str, int]]) -> Iterator[Observation]:
     """Yield an observation for each pool's name and each state."""
     sums: Counter[tuple[str, str]] = Counter()
     for pool, name in open_pools().items():
@@ -266,8 +269,9 @@ def shut_down() -> None:
             atexit.unregister(shutdown)  # it would wait for half a minute
             threads.append(Thread(target=shutdown, daemon=True))
             threads[-1].start()
+    end = monotonic() + FLUSH_SECONDS
     for thread in threads:
-        thread.join(FLUSH_SECONDS)
+        thread.join(max(0, end - monotonic()))
 
 
 @asynccontextmanager

@@ -9,7 +9,6 @@ from functools import partial
 from json import JSONEncoder
 
 import structlog
-from structlog.contextvars import get_contextvars
 from structlog.dev import ConsoleRenderer, plain_traceback
 from structlog.processors import format_exc_info
 from structlog.stdlib import ProcessorFormatter
@@ -29,8 +28,8 @@ SAFE = re.compile(
 )
 # A value that pydantic quotes, in the two forms of its errors.
 INPUTS = re.compile(r"('input': |input_value=).*")
-context: Callable[[], dict[str, object]] = get_contextvars  # fields of every line
 QUERY = re.compile(r'("WebSocket [^?"]*)\?.*(?=" )')  # uvicorn logs it, and it may hold a token
+context: Callable[[], dict[str, object]] = structlog.contextvars.get_contextvars  # of all lines
 
 
 def configure() -> None:

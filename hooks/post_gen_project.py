@@ -43,9 +43,9 @@ OPTIONAL: "dict[tuple[str, object], str]" = {
 # The files with marks: a line that ends so is there for these answers only.
 MARKED = """ .env.example .github/dependabot.yml .github/workflows/ci.yml .gitlab-ci.yml AGENTS.md
     README.md app/config.py app/auth/dependencies.py app/jobs/worker.py app/main.py compose.yaml
-    deploy/kubernetes/deployment.yaml deploy/kubernetes/kustomization.yaml
-    deploy/kubernetes/worker.yaml dev/postgres.py docs/auth.md docs/deploy.md docs/kubernetes.md
-    docs/scale.md pyproject.toml tests/conftest.py tests/signing_in.py tests/test_items.py """.split()
+    deploy/kubernetes/deployment.yaml deploy/kubernetes/kustomization.yaml docs/auth.md
+    deploy/kubernetes/worker.yaml dev/postgres.py docs/deploy.md docs/kubernetes.md docs/scale.md
+    pyproject.toml tests/conftest.py tests/signing_in.py tests/test_items.py """.split()
 MARK = re.compile(r" *# option: (\w+)=([\w,]+)(?=\r?$)")
 FIRST_REVISION = "alembic/versions/2026-11-22_create_items_1f0c5e7a9b3d.py"
 REVISIONS = {FIRST_REVISION, *re.findall(r"alembic/versions/\S+", " ".join(OPTIONAL.values()))}

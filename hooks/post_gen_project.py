@@ -31,23 +31,21 @@ OPTIONAL: "dict[tuple[str, object], str]" = {
     ("telemetry", True): """ app/jobs/telemetry.py app/web/telemetry.py deploy/grafana.json
         docs/telemetry.md tests/test_telemetry.py """,
     ("docker", True): ".dockerignore Dockerfile compose.yaml",
-    ("kubernetes", True): """ app/read_replica.py deploy/kubernetes/autoscaler.yaml
+    ("kubernetes", True): """ app/read_replica.py docs/scale.md deploy/kubernetes/autoscaler.yaml
         deploy/kubernetes/backup.yaml deploy/kubernetes/cluster.sql deploy/kubernetes/cluster.yaml
         deploy/kubernetes/deployment.yaml deploy/kubernetes/disruption.yaml
         deploy/kubernetes/kustomization.yaml deploy/kubernetes/migrate.yaml
         deploy/kubernetes/network.yaml deploy/kubernetes/pooler.yaml deploy/kubernetes/service.yaml
-        deploy/kubernetes/worker.yaml docs/kubernetes.md docs/scale.md
-        tests/test_read_replica.py """,
+        deploy/kubernetes/worker.yaml docs/kubernetes.md tests/test_read_replica.py """,
     ("ci", "github"): ".github/dependabot.yml .github/workflows/ci.yml .pre-commit-config.yaml",
     ("ci", "gitlab"): ".gitlab-ci.yml .pre-commit-config.yaml",
 }
 # The files with marks: a line that ends so is there for these answers only.
 MARKED = """ .env.example .github/dependabot.yml .github/workflows/ci.yml .gitlab-ci.yml AGENTS.md
     README.md app/config.py app/auth/dependencies.py app/jobs/worker.py app/main.py compose.yaml
-    deploy/kubernetes/deployment.yaml deploy/kubernetes/kustomization.yaml
-    deploy/kubernetes/worker.yaml dev/postgres.py docs/auth.md docs/deploy.md docs/kubernetes.md
-    docs/scale.md pyproject.toml tests/conftest.py tests/signing_in.py tests/test_items.py
-""".split()
+    deploy/kubernetes/deployment.yaml deploy/kubernetes/kustomization.yaml docs/auth.md
+    deploy/kubernetes/worker.yaml dev/postgres.py docs/deploy.md docs/kubernetes.md docs/scale.md
+    pyproject.toml tests/conftest.py tests/signing_in.py tests/test_items.py """.split()
 MARK = re.compile(r" *# option: (\w+)=([\w,]+)(?=\r?$)")
 FIRST_REVISION = "alembic/versions/2026-11-22_create_items_1f0c5e7a9b3d.py"
 REVISIONS = {FIRST_REVISION, *re.findall(r"alembic/versions/\S+", " ".join(OPTIONAL.values()))}
@@ -66,7 +64,7 @@ NEXT_STEPS = """
   uv run dev       serve it on an embedded PostgreSQL, http://localhost:8000/docs
   uv run pytest    run its tests
 """
-UNDO = "To undo all of it: cd {directory} && git restore . && git clean -fd ."
+UNDO = "To undo: cd {directory} && git restore . && git clean -f .gitignore && git clean -fd ."
 
 
 def main() -> int:
@@ -91,7 +89,7 @@ def main() -> int:
     join_history(root, new)
     remove_alembic_package(root)
     faults += verify(root)
-    directory = shlex.quote(str(root))
+    directory = shlex.quote(root.as_posix())  # cmd.exe takes slashes, but no quotes
     if not faults:
         write_env(root)
         print(NEXT_STEPS.format(directory=directory, **answers))

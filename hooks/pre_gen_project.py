@@ -82,11 +82,17 @@ def main() -> int:
         check_text("project_name", name)
         or check_slug(slug)
         or check_text("description", description)
-        or (set(os.listdir()) - {".git"} and check_directory(os.getcwd()))
+        or (has_files() and check_directory(os.getcwd()))
     )
     if error:
         print(f"Error: {error}", file=sys.stderr)
     return 1 if error else 0
+
+
+def has_files() -> bool:
+    """Whether there are files here, or git knows some that were deleted."""
+    in_git = any(os.path.exists("../" * n + ".git") for n in range(os.getcwd().count(os.sep) + 1))
+    return bool(set(os.listdir()) - {".git"} or (in_git and git("ls-files")[0]))
 
 
 def decode(constant: str) -> str:
@@ -123,18 +129,14 @@ def check_text(name: str, text: str) -> "str | None":
 def check_directory(root: str) -> "str | None":
     """Say why git could not undo a generation over existing files, or None."""
     changes, failure = git(STATUS)
-    if failure:
-        problem = failure
-    elif git("check-ignore .")[0]:
-        problem = "git ignores the directory"
-    elif changes:
-        problem = f"git status shows {changes.splitlines()[0]!r}"
-    else:
+    problem = failure or (git("check-ignore .")[0] and "git ignores the directory")
+    if not (problem or changes):
         listed = git("ls-files -v")[0].split("\n")  # "H": a file whose changes git looks for
         tracked = {line[2:] for line in listed if line.startswith("H ")}
         return check_paths(tracked) or check_imports() or check_revisions()
-    rule = "git must be able to restore every file in it"
-    return f"{root}: {rule}, but {problem}; commit them, or generate into a new directory"
+    rule = "git must be able to restore it as it is"
+    problem = problem or f"git status shows {changes.splitlines()[0]!r}"
+    return f"{root}: {rule}, but {problem}; commit every change, or generate into a new directory"
 
 
 def git(command: str) -> "tuple[str, str]":

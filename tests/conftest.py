@@ -191,13 +191,18 @@ def bake_with(cookies: Cookies, answers: dict[str, object]) -> Project:
     return Project(Path(result.project_path))
 
 
+def questions() -> dict[str, object]:
+    """The questions of cookiecutter.json, each with its default."""
+    content = json.loads((TEMPLATE / "cookiecutter.json").read_text())
+    return {name: default for name, default in content.items() if not name.startswith("_")}
+
+
 def choices() -> dict[str, list[object]]:
     """The options of cookiecutter.json and what each can be: yes or no, or one of a list."""
-    questions = json.loads((TEMPLATE / "cookiecutter.json").read_text())
     return {
         name: default if isinstance(default, list) else [True, False]
-        for name, default in questions.items()
-        if not name.startswith("_") and isinstance(default, list | bool)
+        for name, default in questions().items()
+        if isinstance(default, list | bool)
     }
 
 

@@ -1,5 +1,6 @@
 """Generation over a directory that has files already; git is the backup."""
 
+import shutil
 import subprocess
 from contextlib import chdir
 from pathlib import Path
@@ -60,8 +61,8 @@ def contents(directory: Path) -> dict[str, bytes]:
 
 def undo(output: str, directory: Path) -> None:
     """Run the command that the hook ends with."""
-    (line,) = [line for line in output.splitlines() if line.startswith("To undo all of it: ")]
-    command = line.removeprefix("To undo all of it: ")
+    (line,) = [line for line in output.splitlines() if line.startswith("To undo: ")]
+    command = line.removeprefix("To undo: ")
     subprocess.run(["sh", "-euc", command], cwd=directory, check=True, capture_output=True)
 
 
@@ -84,6 +85,19 @@ def test_the_owners_history_comes_first(initialised: Project) -> None:
     assert faults(initialised.path) == []
     undo(result.stdout, initialised.path)
     assert contents(initialised.path) == before
+
+
+def test_undo_leaves_no_env_where_nothing_was_ignored(project: Project) -> None:
+    """The template's .gitignore would keep it."""
+    for name in (".gitignore", ".env"):
+        (project.path / name).unlink()
+    commit(project.path)
+    before = contents(project.path)
+    result = cookiecutter(project.path.parent, *OVERWRITE)
+    assert result.returncode == 0, result.stderr
+    assert (project.path / ".env").exists()
+    undo(result.stdout, project.path)
+    assert contents(project.path) == before
 
 
 @pytest.mark.slow
@@ -324,3 +338,24 @@ def test_a_folder_of_a_monorepo_becomes_a_project_though_the_rest_has_changes(
     undo(result.stdout, tmp_path)
     assert (tmp_path / "Dockerfile").read_text() == "changed"
     assert (tmp_path / "new.txt").read_text() == "mine"
+
+
+def test_deleted_folder_of_a_monorepo_is_refused_until_the_deletion_is_committed(
+    tmp_path: Path,
+) -> None:
+    """Else git's files, which are the old project's, would pass for the owner's."""
+    command = ("project_slug=backend", "jobs=yes")
+    assert cookiecutter(tmp_path, *command).returncode == 0
+    commit(tmp_path)
+    shutil.rmtree(tmp_path / "backend")
+    result = cookiecutter(tmp_path, *command, "auth=accounts", "docker=no")
+    assert result.returncode != 0
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    assert "git status shows ' D backend/.dockerignore'; commit every change, or " in line
+    assert not (tmp_path / "backend").exists()
+
+    commit(tmp_path)
+    result = cookiecutter(tmp_path, *command, "auth=accounts", "docker=no")
+    assert result.returncode == 0, result.stderr
+    assert faults(tmp_path / "backend") == []
+    assert not (tmp_path / "backend" / "Dockerfile").exists()

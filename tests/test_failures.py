@@ -48,7 +48,7 @@ def test_half_a_project_is_refused_until_it_is_removed(tmp_path: Path) -> None:
     process.wait()
     result = cookiecutter(tmp_path, "-f")
     assert result.returncode != 0
-    assert f"{target}: git must be able to restore every file in it" in result.stderr
+    assert f"{target}: git must be able to restore it as it is" in result.stderr
     shutil.rmtree(target)
     result = cookiecutter(tmp_path)
     assert result.returncode == 0, result.stderr

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 import readmes
-from conftest import Project, commit, git, move_on
+from conftest import Project, commit, git, move_on, questions
 
 pytestmark = pytest.mark.slow
 
 CREATE, LINK, UPDATE = range(3)
-ANSWERS = "Billing\n" + "\n" * 9  # a name of its own, and the defaults
+ANSWERS = "Billing\n" + "\n" * len(questions())  # a name of its own, and the defaults
 
 
 @pytest.mark.parametrize(

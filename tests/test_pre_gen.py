@@ -161,9 +161,9 @@ def test_a_link_to_the_directory_is_followed(
 
 def test_files_without_a_repository_are_refused(tmp_path: Path, directory: Path) -> None:
     (directory / ".git").rename(tmp_path / "moved")
-    assert refusal().startswith(f"{directory}: git must be able to restore every file in it, but ")
+    assert refusal().startswith(f"{directory}: git must be able to restore it as it is, but ")
     assert "git says 'fatal: not a git repository" in refusal()
-    assert refusal().endswith("; commit them, or generate into a new directory")
+    assert refusal().endswith("; commit every change, or generate into a new directory")
 
 
 def test_files_are_refused_where_no_git_is_installed(

@@ -20,6 +20,7 @@ from conftest import (
     Project,
     git,
     move_on,
+    questions,
     user_environment,
 )
 from readmes import CONTRIBUTING, GENERATED, TEMPLATES
@@ -29,7 +30,7 @@ COMMITTER = {
     for role in ("AUTHOR", "COMMITTER")
     for key, value in (("NAME", "Test"), ("EMAIL", "test@example.com"))
 }
-DEFAULTS = "\n" * 9  # answers every question with its default
+DEFAULTS = "\n" * len(questions())  # answers each with its default
 
 
 def shell(command: str, directory: Path, **env: str) -> str:
@@ -66,7 +67,8 @@ def served(command: str, directory: Path, env: dict[str, str]) -> Iterator[str]:
         assert process.stdin
         assert process.stdout
         process.stdin.write(DEFAULTS)
-        process.stdin.flush()
+        process.stdin.close()  # so that a further question ends the command
+        process.stdin = None
         for line in process.stdout:
             output += line
             if "Application startup complete" in line:

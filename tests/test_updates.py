@@ -1,5 +1,7 @@
-"""A project follows its template, and gets an option later; what is the user's stays."""
+"""A project follows its template, gets and loses an option; what is the user's stays."""
 
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -101,49 +103,69 @@ alembic upgrade head
 JOIN = "are both heads: join them with `alembic merge heads -m 'merge branches'`"
 
 
-def generate(template: Path, directory: Path, tool: str) -> Project:
-    """A committed project with an edit of the owner's."""
+def generate(
+    template: Path, directory: Path, tool: str, repository: Path | None = None, **more: object
+) -> Project:
+    """A committed project with an edit of the owner's. `repository` has it in a folder."""
     git(template, "tag", "1.0.0")
-    create, answers = ["cookiecutter"], ["project_name=Billing"]
+    answers = {"project_name": "Billing"} | more
+    create, options = ["cookiecutter"], [f"{name}={value}" for name, value in answers.items()]
     if tool == "cruft":
-        create, answers = ["cruft", "create"], ["--extra-context", '{"project_name": "Billing"}']
-    options = ["--checkout", "1.0.0", "--no-input", *answers]
+        create, options = ["cruft", "create"], ["--extra-context", json.dumps(answers)]
+    options = ["--checkout", "1.0.0", "--no-input", *options]
+    directory.mkdir(parents=True, exist_ok=True)
     Project(directory).run(sys.executable, "-m", *create, str(template), *options)
     project = Project(directory / "billing")
-    commit(project.path)
+    commit(repository or project.path)
     project.replace("app/main.py", "app = create_app()", "app = create_app()  # mine")
+    commit(repository or project.path)
     return project
 
 
-def run(heading: str, project: Project, template: Path, option: str = "auth") -> str:
-    """Run the block of a section of the page."""
-    (block,) = readmes.take(OPTIONS, heading)
+def run(
+    heading: str,
+    project: Project,
+    template: Path,
+    option: str = "auth",
+    first: int = 0,
+    last: int | None = None,
+) -> str:
+    """Run the blocks of a section of the page, or some of them."""
+    script = "".join(readmes.take(OPTIONS, heading, first, last))
     for old, new in LATER[option][0].items():
-        block = block.replace(old, new)
-    return project.run("sh", "-euc", readmes.ADDRESS.sub(str(template), block)).stdout
+        script = script.replace(old, new)
+    return project.run("sh", "-euc", readmes.ADDRESS.sub(str(template), script)).stdout
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize(("option", "answer"), [("auth", "auth=accounts"), ("oidc", "auth=oidc")])
+@pytest.mark.parametrize(
+    ("option", "answer", "folder"),
+    [
+        ("auth", "auth=accounts", "billing"),
+        ("oidc", "auth=oidc", "billing"),
+        ("auth", "auth=accounts", "mono/billing"),
+        ("oidc", "auth=oidc", "mono/services/billing"),
+    ],
+)
 def test_option_comes_without_cruft(
-    template_repository: Path, tmp_path: Path, option: str, answer: str
+    template_repository: Path, tmp_path: Path, option: str, answer: str, folder: str
 ) -> None:
-    """As in a new project, but for what the owner has changed."""
-    project = generate(template_repository, tmp_path, "cookiecutter")
-    commit(project.path)
+    """As in a new project, but for what the owner has changed; also in a monorepo."""
+    directory, repository = (tmp_path / folder).parent, tmp_path / folder.split("/")[0]
+    project = generate(template_repository, directory, "cookiecutter", repository)
     run("Without cruft", project, template_repository, option)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["billing", "template"]
+    assert {path.name for path in directory.iterdir()} <= {"billing", "template", ".git"}
+    assert "# mine" in (project.path / "app" / "main.py").read_text()
     project.replace("app/main.py", "  # mine", "")
-    commit(project.path)
+    commit(repository)
     commands = [sys.executable, "-m", "cookiecutter", str(template_repository)]
-    Project(tmp_path).run(*commands, "--no-input", "-f", "project_name=Billing", answer)
+    Project(directory).run(*commands, "--no-input", "-f", "project_name=Billing", answer)
     assert git(project.path, "status", "--porcelain") == ""
 
 
 @pytest.mark.exhaustive
 def test_option_without_tables_comes_by_cruft(template_repository: Path, tmp_path: Path) -> None:
     project = generate(template_repository, tmp_path, "cruft")
-    commit(project.path)
     run("With cruft", project, template_repository, "oidc")
     assert list(project.path.rglob("*.rej")) == []
     main = (project.path / "app" / "main.py").read_text()
@@ -181,3 +203,77 @@ def test_option_comes_to_a_migrated_database(
     assert " passed" in run("Its tables", project, template_repository)
     rows = "SELECT name, (SELECT count(*) FROM notes) FROM items"
     assert project.uv("dev", "psql", "-Atc", rows, "-c", count).split() == ["kept|0", "0"]
+
+
+GOES = "An option that goes"
+IGNORED, DROP_ACCOUNTS, DROP_JOBS = readmes.fenced(readmes.sections(OPTIONS)[GOES], "python")
+# The answer, and what the option's revision creates.
+TABLES: dict[str, tuple[object, str]] = {"auth": ("accounts", "accounts"), "jobs": (True, "jobs")}
+MIGRATE = """
+alembic upgrade head
+psql -qc "INSERT INTO items (name) VALUES ('kept')"
+"""
+LEFT = "SELECT to_regclass('accounts'), to_regnamespace('jobs'), name FROM items"
+
+
+def write_drop(versions: Path, created: str) -> None:
+    """Complete the new revision as the page says."""
+    (new,), (old,) = (versions.glob(f"*_{verb}_{created}_*.py") for verb in ("drop", "create"))
+    code = DROP_JOBS
+    if created == "accounts":
+        body = old.read_text().split("def upgrade")[1].split("\n\n\n")[0]
+        code = f"{DROP_ACCOUNTS}\n\ndef downgrade{body}\n"
+    new.write_text(new.read_text().split("def upgrade")[0] + code)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize(
+    ("tool", "option", "folder"),
+    [
+        ("cookiecutter", "auth", "mono/services/billing"),
+        ("cookiecutter", "jobs", "billing"),
+        ("cruft", "auth", "billing"),
+    ],
+)
+def test_option_goes_and_its_tables_one_release_later(
+    template_repository: Path,
+    tmp_path: Path,
+    installed: Project,
+    tool: str,
+    option: str,
+    folder: str,
+) -> None:
+    """Its revision stays."""
+    directory, repository = (tmp_path / folder).parent, tmp_path / folder.split("/")[0]
+    answer, created = TABLES[option]
+    project = generate(template_repository, directory, tool, repository, **{option: answer})
+    project.uv("true")
+    link_bytecode(installed.path / ".venv", project.path / ".venv")
+    project.uv("dev", "sh", "-euc", MIGRATE)
+    commit(repository)
+    versions, env = project.path / "alembic" / "versions", project.path / "alembic" / "env.py"
+    before = {path.name: path.read_text() for path in versions.glob("*.py")}
+    assert len(before) == 2
+
+    if tool == "cruft":
+        run(GOES, project, template_repository, option, last=1)
+    else:
+        run("Without cruft", project, template_repository, option, last=1)
+        run(GOES, project, template_repository, option, 1, 2)
+    assert list(project.path.rglob("*.rej")) == []
+    assert {path.name: path.read_text() for path in versions.glob("*.py")} == before
+    assert not list(project.path.glob(f"app/{option}/*.py"))
+    assert "# mine" in (project.path / "app" / "main.py").read_text()
+    text = env.read_text()
+    if option == "auth":
+        env.write_text(re.sub("^IGNORED_TABLES.*\n", IGNORED, text, flags=re.MULTILINE))
+    commit(repository)
+    assert " passed" in project.uv("pytest", "-q", "tests/test_migrations.py")
+
+    env.write_text(text)
+    new, finish = readmes.take(OPTIONS, GOES, 2)
+    project.run("sh", "-euc", new.replace("drop accounts", f"drop {created}"))
+    write_drop(versions, created)
+    assert " passed" in project.run("sh", "-euc", finish).stdout
+    project.lint()
+    assert project.uv("dev", "psql", "-Atc", LEFT).strip() == "||kept"

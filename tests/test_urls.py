@@ -28,7 +28,6 @@ PASSWORDS = [
     *("p@/:#?&+% \\'\"", "пароль🔑", "é"),
 ]
 ODD_USER = "ü@x/y:z%"
-MODES = ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
 
 # Run in the project. Connects to each URL of stdin as Alembic does and as the application does.
 TRY = """

@@ -95,3 +95,12 @@ def test_docker_runs_the_containers() -> None:
     assert up == "docker compose up --build --detach --wait"
     assert "`docker compose up --build`" in readmes.read(readmes.DEPLOY)
     assert request.endswith("http://localhost:8000/health/ready")
+
+
+def test_packages_that_tests_need_are_listed() -> None:
+    """What `.ci/run` installs is what a contributor installs."""
+    script = (TEMPLATE / ".ci" / "run").read_text()
+    installed = re.findall(r"packages\+?=\(([^)]+)\)", script)
+    page = readmes.read(readmes.CONTRIBUTING)
+    (listed,) = re.findall(r"need a Debian package \(([^)]+)\)", page)
+    assert sorted(" ".join(installed).split()) == re.split(r",\s", listed)

@@ -1,9 +1,8 @@
 """Lines of a default project and of the template's own parts, each with its budget."""
 
-import sys
 from pathlib import Path
 
-from measure import TEMPLATE, generate
+from measure import TEMPLATE, generate, missed
 
 # The lines as their owner sees them, blank lines included. An indented part is counted in the
 # part above it too. Patterns are relative to the generated project.
@@ -42,7 +41,8 @@ def size(work: Path) -> None:
             if lines > accepted:
                 exceeded.append(name.strip())
     if exceeded:
-        sys.exit(f"too many lines: {', '.join(exceeded)}")
+        print(f"too many lines: {', '.join(exceeded)}")
+        missed.extend(exceeded)
 
 
 def find_files(directory: Path, patterns: list[str]) -> list[Path]:

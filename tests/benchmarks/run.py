@@ -48,17 +48,23 @@ ANSWERS = {  # else the default project
 }
 
 
-def main() -> None:
+def main() -> int:
+    benchmarks = {benchmark.__name__: benchmark for benchmark in ALONE + INSIDE}
     if "--in" in sys.argv:
         name, _, project, *numbers = sys.argv[1:]
-        (benchmark,) = [benchmark for benchmark in INSIDE if benchmark.__name__ == name]
-        benchmark(Path(project), *map(int, numbers))
-        return
-    chosen = [benchmark for benchmark in ALONE + INSIDE if benchmark.__name__ in sys.argv[1:]]
-    if not chosen:
+        benchmarks[name](Path(project), *map(int, numbers))
+    elif unknown := [name for name in sys.argv[1:] if name not in benchmarks]:
+        sys.exit(f"no benchmark is called {', '.join(unknown)}; without a name, all are listed")
+    elif not sys.argv[1:]:
         print("Name one or more:")
-        for benchmark in ALONE + INSIDE:
-            print(f"  {benchmark.__name__:18} {(benchmark.__doc__ or '').splitlines()[0]}")
+        for name, benchmark in benchmarks.items():
+            print(f"  {name:18} {(benchmark.__doc__ or '').splitlines()[0]}")
+    else:
+        run([benchmark for name, benchmark in benchmarks.items() if name in sys.argv[1:]])
+    return bool(measure.missed)
+
+
+def run(chosen: list[Benchmark]) -> None:
     for benchmark in chosen:
         with tempfile.TemporaryDirectory() as directory:
             if benchmark in ALONE:
@@ -71,9 +77,9 @@ def run_inside(work: Path, name: str) -> None:
     """Run this program again inside `uv run dev`, whose URLs name one database."""
     project = measure.generate(work, measure.TEMPLATE, *ANSWERS.get(name, []))
     command = ["uv", "run", "--quiet", "dev", sys.executable, __file__, name, "--in", str(project)]
-    if status := subprocess.run(command, cwd=project, env=measure.ENVIRONMENT).returncode:
-        sys.exit(status)
+    if subprocess.run(command, cwd=project, env=measure.ENVIRONMENT).returncode:
+        measure.missed.append(name)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -149,7 +149,7 @@ def test_two_heads_are_one_line(by_url: Config, add_revision: AddRevision) -> No
 
 
 def test_raiseerr_shows_the_traceback(by_url: Config, add_revision: AddRevision) -> None:
-    add_revision("second", FIRST, 'op.execute("CREATE TABLE nowhere.x ()")')
+    add_revision("second", FIRST, 'op.execute("SET search_path = nowhere; CREATE TABLE x ()")')
     with pytest.raises(CommandError, match="must name the role") as error:
         main(["-c", str(by_url.config_file_name), "--raiseerr", "upgrade", "head"])
     assert isinstance(error.value.__cause__, ProgrammingError)

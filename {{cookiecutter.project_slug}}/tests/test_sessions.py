@@ -123,6 +123,7 @@ async def test_in_tests_a_reader_sees_what_an_open_session_has_sent(
     app: FastAPI, client: AsyncClient, row: Row
 ) -> None:
     """They share a connection. In production, a reader sees no row before the commit."""
+
     @app.get("/pytest")
     async def read(session: Session, reader: ReadSession) -> list[str]:
         session.add(Row(value="new"))

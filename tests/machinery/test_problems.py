@@ -156,7 +156,7 @@ async def test_unknown_outcome_invites_no_retry(client: AsyncClient) -> None:
     ("kind", "status"), [("no content", 204), ("reset", 205), ("unchanged", 304)]
 )
 async def test_status_without_a_body_has_none(client: AsyncClient, kind: str, status: int) -> None:
-    """A client would take its bytes for the next response of the connection."""
+    """With one, uvicorn breaks the connection, or a client reads it as the next response."""
     response = await client.get(f"/raise/{kind}")
     assert (response.status_code, response.content) == (status, b"")
     assert response.headers.get("content-length", "0") == "0"

@@ -110,7 +110,7 @@ def problem(
     status: int, detail: str = "", headers: Mapping[str, str] | None = None, **members: Any
 ) -> Response:
     """Return a response whose body is a Problem with the `members` that have a value."""
-    if not is_body_allowed_for_status_code(status):  # a client would take it for the next response
+    if not is_body_allowed_for_status_code(status):  # uvicorn would break the connection
         return Response(None, status, headers)
     if status == 503 and detail != UNKNOWN:  # a repeated change might be stored twice
         headers = {"Retry-After": "1", **(headers or {})}  # in seconds

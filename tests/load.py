@@ -151,8 +151,9 @@ class Load:
         detail = "" if response.is_success else response.text
         answer = Answer(kind, sent, time.monotonic() - sent, response.status_code, detail)
         if not answer.good:
-            if answer.status == 503 and "Retry-After" not in response.headers:
-                self.wrong.append(f"503 without Retry-After: {detail}")
+            unknown = "Read whether" in detail  # a blind retry might store the change twice
+            if answer.status == 503 and unknown == ("Retry-After" in response.headers):
+                self.wrong.append(f"503 and Retry-After of {response.headers}: {detail}")
             return answer
         body = response.json()
         if kind == "write":

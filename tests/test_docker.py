@@ -366,6 +366,7 @@ def test_containers_are_read_only_and_unprivileged(compose: Compose) -> None:
         assert service["read_only"] is True
         assert service["cap_drop"] == ["ALL"]
         assert service["security_opt"] == ["no-new-privileges:true"]
+    assert compose.file["services"]["app"]["tmpfs"] == ["/tmp"]  # noqa: S108 - for large uploads
 
 
 def test_only_the_server_has_a_healthcheck(compose: Compose) -> None:

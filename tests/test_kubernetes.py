@@ -171,6 +171,15 @@ def test_containers_are_read_only_and_unprivileged(known: dict[tuple[str, str], 
         assert "memory" in spec["resources"]["limits"]
 
 
+def test_large_uploads_find_a_directory_in_memory(known: dict[tuple[str, str], Object]) -> None:
+    """Starlette writes those of more than 1 MiB into a temporary file."""
+    (volume,) = workloads(known)["app"]["spec"]["template"]["spec"]["volumes"]
+    spec = container(workloads(known)["app"])
+    assert spec["volumeMounts"] == [{"name": volume["name"], "mountPath": "/tmp"}]  # noqa: S108
+    assert volume["emptyDir"] == {"medium": "Memory", "sizeLimit": "128Mi"}
+    assert spec["resources"]["limits"]["memory"] == "512Mi"  # which includes them
+
+
 def test_each_pod_gets_its_own_password_only(known: dict[tuple[str, str], Object]) -> None:
     """The Job that of the owner, the others that of the application."""
     passwords = {("app", "password"), ("app-owner", "password")}

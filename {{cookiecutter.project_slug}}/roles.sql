@@ -3,7 +3,8 @@
 --   app        reads and writes rows (DATABASE_URL)
 --
 -- Run by an administrator who is connected to the application's database: a superuser, or
--- a role that can create roles and owns the database. Running it again changes nothing.
+-- a role that can create roles and owns the database and the schema public. Running it again
+-- changes nothing.
 -- `uv run dev` runs it on the embedded server whenever it has changed.
 
 BEGIN;
@@ -29,7 +30,9 @@ BEGIN
     EXECUTE format('REVOKE ALL ON DATABASE %I FROM PUBLIC', current_database());
     EXECUTE format('GRANT ALL ON DATABASE %I TO app_owner', current_database());
     EXECUTE format('GRANT CONNECT ON DATABASE %I TO app', current_database());
-    -- Every role may connect to these and create large objects. Only a superuser can change it.
+    -- By default, every role of the server may connect to postgres and template1, and may create
+    -- large objects in this database. A superuser revokes both, for every role: one that needs
+    -- postgres or template1 gets its own GRANT CONNECT.
     IF current_setting('is_superuser')::bool THEN
         REVOKE ALL ON DATABASE postgres, template1 FROM PUBLIC;
         REVOKE EXECUTE ON FUNCTION lo_creat(int), lo_create(oid), lo_from_bytea(oid, bytea) FROM PUBLIC;

@@ -19,7 +19,6 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from test_migrations import lint
 
-import app.models
 from app.database import ROOT, Base
 
 REVISION = """
@@ -110,7 +109,7 @@ class Migrations:
         return config
 
     def use(self, model: Model) -> None:
-        self.monkeypatch.setattr(app.models, "Base", model)
+        self.monkeypatch.setattr("app.database.Base", model)
 
     def write(self, model: Model) -> str:
         """Write a revision, and return its text."""

@@ -22,7 +22,6 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeEngine
 
-import app.models
 from machinery.conftest import AddRevision
 
 FIRST = "1f0c5e7a9b3d"
@@ -78,7 +77,7 @@ def test_missing_revision_is_named_with_the_command_that_writes_it(
         pass
 
     Table("pytest_missing", Other.metadata, Column("id"))
-    monkeypatch.setattr(app.models, "Base", Other)
+    monkeypatch.setattr("app.database.Base", Other)
     with pytest.raises(Failure, match=r"(?s)pytest_missing.*write a revision: uv run dev alembic"):
         test_migrations.test_models_and_migrations_agree(transaction)
 

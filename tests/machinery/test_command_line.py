@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from alembic import command
@@ -82,7 +83,10 @@ def test_missing_database_is_one_line(
             "DO $$ BEGIN RAISE insufficient_privilege USING MESSAGE = 'must be owner'; END $$",
             "must be owner",
         ),
-        ("CREATE TABLE nowhere.x ()", 'schema "nowhere" does not exist'),
+        (
+            "SET search_path = nowhere; CREATE TABLE x ()",
+            "no schema has been selected to create in",
+        ),
     ],
     ids=["privilege", "schema"],
 )
@@ -92,6 +96,23 @@ def test_missing_right_is_one_line(
     add_revision("second", FIRST, f'op.execute("{sql}")')
     line = alembic(by_url, "upgrade", "head")
     assert line.startswith(f"{reason}: DATABASE_URL_SYNC must name the role that owns the schema")
+
+
+def test_unknown_schema_in_a_revision_keeps_its_traceback(
+    by_url: Config, add_revision: AddRevision
+) -> None:
+    add_revision("second", FIRST, "op.execute('CREATE TABLE nowhere.x ()')")
+    with pytest.raises(ProgrammingError, match='schema "nowhere" does not exist'):
+        main(["-c", str(by_url.config_file_name), "upgrade", "head"])
+
+
+@pytest.mark.parametrize("name", ["connect", "context", "gc"])
+def test_model_may_be_in_a_module_named_like_a_name_of_env_py(
+    by_url: Config, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """The import of such a module sets an attribute of its package."""
+    monkeypatch.setattr(f"app.models.{name}", ModuleType(name), raising=False)
+    main(["-c", str(by_url.config_file_name), "check"])
 
 
 def test_missing_extension_is_one_line(by_url: Config, add_revision: AddRevision) -> None:
@@ -128,7 +149,7 @@ def test_two_heads_are_one_line(by_url: Config, add_revision: AddRevision) -> No
 
 
 def test_raiseerr_shows_the_traceback(by_url: Config, add_revision: AddRevision) -> None:
-    add_revision("second", FIRST, 'op.execute("CREATE TABLE nowhere.x ()")')
+    add_revision("second", FIRST, 'op.execute("SET search_path = nowhere; CREATE TABLE x ()")')
     with pytest.raises(CommandError, match="must name the role") as error:
         main(["-c", str(by_url.config_file_name), "--raiseerr", "upgrade", "head"])
     assert isinstance(error.value.__cause__, ProgrammingError)

@@ -15,7 +15,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.staticfiles import StaticFiles
 
 from app.database import DatabaseUnavailable
-from app.database.violations import CONTENDED
+from app.database.engine import OutcomeUnknown
+from app.database.violations import CONTENDED, UNKNOWN
 from app.dependencies import Session
 from app.errors import AppError, Conflict, NotFound
 
@@ -51,6 +52,10 @@ def routes(app: FastAPI) -> None:
             "busy": HTTPException(503, "Too much to do."),
             "busier": HTTPException(503, "Too much to do.", {"Retry-After": "5"}),
             "unknown status": HTTPException(499, "Nobody waits."),
+            "no content": HTTPException(204),
+            "reset": HTTPException(205, "Clear the form."),
+            "unchanged": HTTPException(304, headers={"ETag": '"1"'}),
+            "outcome unknown": OutcomeUnknown("secret"),
             "bug": KeyError("secret"),
             "down": DatabaseUnavailable("no answer"),
             "pool": PoolTimeout("secret"),
@@ -138,6 +143,24 @@ async def test_every_503_has_retry_after(client: AsyncClient, kind: str, seconds
     response = await client.get(f"/raise/{kind}")
     assert_problem(response, 503, "Too much to do.")
     assert response.headers["retry-after"] == seconds
+
+
+async def test_unknown_outcome_invites_no_retry(client: AsyncClient) -> None:
+    """A repeated change might be stored twice."""
+    response = await client.get("/raise/outcome unknown")
+    assert_problem(response, 503, UNKNOWN)
+    assert "retry-after" not in response.headers
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"), [("no content", 204), ("reset", 205), ("unchanged", 304)]
+)
+async def test_status_without_a_body_has_none(client: AsyncClient, kind: str, status: int) -> None:
+    """With one, uvicorn breaks the connection, or a client reads it as the next response."""
+    response = await client.get(f"/raise/{kind}")
+    assert (response.status_code, response.content) == (status, b"")
+    assert response.headers.get("content-length", "0") == "0"
+    assert response.headers.get("etag") == ('"1"' if status == 304 else None)
 
 
 @pytest.mark.parametrize("path", ["/", "/nothing", "/%00", "/%FF", "/" + "x" * 5000])

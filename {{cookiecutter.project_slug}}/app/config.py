@@ -15,7 +15,7 @@ from app.read_replica import ReadURL  # option: kubernetes=yes
 
 Names = Annotated[list[str], NoDecode]  # not JSON: separated by commas or spaces
 
-# A pattern for each value, since a value in another form would never match, and an example.
+# For each setting, the pattern of one value and an example. Another form would match no request.
 PATTERNS = {
     "allowed_hosts": (r"\*|(\*\.)?[a-z0-9._-]+", "api.example.com or *.example.com"),
     "cors_origins": (r"\*|https?://[a-z0-9._-]+(:\d+)?", "https://www.example.com"),

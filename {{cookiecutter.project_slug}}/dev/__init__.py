@@ -62,7 +62,7 @@ def serve(port: int) -> int:
     from alembic.config import main as alembic
 
     if sys.platform != "win32" and os.geteuid() == 0:
-        print("dev: as root, the user of PostgreSQL may enter the directories above .postgres")
+        print("dev: running as root: all users may now read the directories above .postgres")
     alembic(["upgrade", "head"])  # exits if it fails
     options = [f"--port={port}", "--reload", f"--reload-dir={ROOT / 'app'}", f"--app-dir={ROOT}"]
     limits = ["--http=app.web.server:Protocol", "--timeout-graceful-shutdown=0"]  # open streams

@@ -1,4 +1,4 @@
-"""Every error is `application/problem+json`, and no error shows internals."""
+"""Every error of a route is `application/problem+json`, and no error shows internals."""
 
 from typing import Annotated
 

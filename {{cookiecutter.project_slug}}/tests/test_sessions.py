@@ -119,9 +119,11 @@ async def test_reader_refuses_writes(connection: AsyncConnection, statement: Any
     assert await stored(connection) == ["old"]
 
 
-async def test_reader_sees_what_an_open_session_has_sent(
+async def test_in_tests_a_reader_sees_what_an_open_session_has_sent(
     app: FastAPI, client: AsyncClient, row: Row
 ) -> None:
+    """They share a connection. In production, a reader sees no row before the commit."""
+
     @app.get("/pytest")
     async def read(session: Session, reader: ReadSession) -> list[str]:
         session.add(Row(value="new"))

@@ -4,6 +4,7 @@ import math
 import socket
 from typing import Any
 
+from asyncpg import QueryCanceledError
 from sqlalchemy import ExceptionContext, event, exc, func, select
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -52,7 +53,7 @@ def create_engine(
     )
     event.listen(engine.sync_engine, "do_connect", on_connect)
     event.listen(engine.sync_engine, "checkout", on_checkout)
-    event.listen(engine.sync_engine, "handle_error", discard_on_timeout)
+    event.listen(engine.sync_engine, "handle_error", lambda it: on_timeout(it, settings))
     return engine
 
 
@@ -62,12 +63,8 @@ def connect_arguments(settings: DatabaseSettings) -> dict[str, Any]:
     if settings.database_pooler != "none":
         # Each transaction may run on another server connection. So no statement stays
         # prepared, and no limit is set, which would affect the pooler's other clients.
-        return {
-            "timeout": CONNECT_TIMEOUT,
-            "command_timeout": limit or None,
-            "statement_cache_size": 0,
-            "prepared_statement_cache_size": 0,
-        }
+        unprepared = {"statement_cache_size": 0, "prepared_statement_cache_size": 0}
+        return unprepared | {"timeout": CONNECT_TIMEOUT, "command_timeout": limit or None}
     idle = settings.database_idle_in_transaction_timeout_seconds
     return {
         "timeout": CONNECT_TIMEOUT,
@@ -120,9 +117,9 @@ async def limit_statements(session: AsyncSession, seconds: float) -> None:
     connection._config = connection._config._replace(command_timeout=limit)
 
 
-def discard_on_timeout(context: ExceptionContext) -> None:
-    """On a timeout, mark all pooled connections as dead. SQLAlchemy marks only this one."""
+def on_timeout(context: ExceptionContext, settings: DatabaseSettings) -> None:
+    """Mark all connections as dead, or with a pooler this one, whose statement may be slow."""
     error = context.original_exception
     if isinstance(error, TimeoutError):
-        context.invalidate_pool_on_disconnect = True
-        raise DatabaseUnavailable(NO_ANSWER) from error
+        direct = context.invalidate_pool_on_disconnect = settings.database_pooler == "none"
+        raise (DatabaseUnavailable if direct else QueryCanceledError)(NO_ANSWER) from error

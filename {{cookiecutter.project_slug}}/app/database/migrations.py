@@ -78,7 +78,7 @@ def explain(error: CommandError | ConfigurationError | DBAPIError, config: Confi
             return f"{error} in alembic/versions. {advice}"
         return str(error)
     reason = str(error.orig).strip().splitlines()[0]
-    if isinstance(error.orig, errors.InsufficientPrivilege | errors.InvalidSchemaName):
+    if isinstance(error.orig, errors.InsufficientPrivilege) or reason.startswith("no schema has"):
         advice = "DATABASE_URL_SYNC must name the role that owns the schema"
         return f"{reason}: {advice}. Statements for a superuser go into roles.sql"
     if isinstance(error.orig, errors.FeatureNotSupported) and "is not available" in reason:

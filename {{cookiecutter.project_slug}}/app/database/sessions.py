@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Never, TypeVar, TypeVarTuple
 
+from asyncpg import QueryCanceledError
 from sqlalchemy import Executable, Result, ScalarResult, event, exc, orm
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm.interfaces import LoaderOption, ORMOption
@@ -34,8 +35,8 @@ class Reader:
 
     It holds no connection between them, so a stream or a WebSocket may use it at any time.
     Results are buffered and objects are detached. `rows` is the fastest: it makes no objects,
-    and a row has the columns as attributes. A reader refuses text(). It cannot detect a SELECT
-    that writes, by a function or a CTE: such a write is committed.
+    and a row has the columns by their names in the database. A reader refuses text(). It cannot
+    detect a SELECT that writes, by a function or a CTE: such a write is committed.
     """
 
     def __init__(self, bind: Bind) -> None:
@@ -113,7 +114,7 @@ def commit(session: orm.Session) -> None:
     session.flush()
     try:
         session.commit()
-    except (DatabaseUnavailable, exc.DBAPIError) as error:
+    except (DatabaseUnavailable, QueryCanceledError, exc.DBAPIError) as error:
         if getattr(error, "connection_invalidated", True):
             raise OutcomeUnknown(str(error)) from error
         raise

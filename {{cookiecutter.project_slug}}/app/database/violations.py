@@ -19,12 +19,13 @@ PREPARER = postgresql.dialect().identifier_preparer  # type: ignore[no-untyped-c
 UNSTORABLE = "A value is too large, or has a character that cannot be stored."
 UNAVAILABLE = "The database cannot be reached."
 CONTENDED = "Others are changing the same rows; try again."
+UNKNOWN = "The connection was lost. Read whether the change was stored, then retry."
 
 # By SQLSTATE or by its class, its first two characters. Any other SQLSTATE is a bug: a 500.
 MEANINGS = {
     "02000": (409, "Another request has changed it meanwhile."),
     "08": (503, UNAVAILABLE),
-    "08007": (503, "The connection was lost. Read whether the change was stored, then retry."),
+    "08007": (503, UNKNOWN),
     "22000": (422, UNSTORABLE),  # bounds of a range in the wrong order
     "22001": (422, UNSTORABLE),  # longer than varchar(n)
     "22003": (422, UNSTORABLE),  # out of range

@@ -1,7 +1,6 @@
-"""The tables, one module each.
+"""The tables. Import a class from its own module: `from app.models.item import Item`.
 
 Importing this package imports every module in it, so Alembic finds a new table without a list.
-Import a class from its own module: `from app.models.item import Item`.
 """
 
 from importlib import import_module
@@ -13,3 +12,4 @@ for module in walk_packages(__path__, prefix=f"{__name__}."):
     import_module(module.name)
 
 metadata = Base.metadata  # complete, for programs that want it
+__all__: list[str] = []  # in env.py, a model's module `context` must not replace Alembic's

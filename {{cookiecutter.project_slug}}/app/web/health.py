@@ -13,7 +13,6 @@ from app.database.revisions import schema_state
 from app.web.openapi import responses
 
 TIMEOUT = 5  # seconds for the database to answer
-
 logger = logging.getLogger(__name__)
 router = APIRouter(prefix="/health", tags=["health"])
 

@@ -23,7 +23,6 @@ from app.web.shutdown import Shutdown
 BODY_TIMEOUT = 10.0  # seconds for a body, and one more for every BODY_RATE bytes received
 BODY_RATE = 5_000
 REQUEST_ID = re.compile(r"[\w.+/=:-]{1,128}", re.ASCII)
-
 # The headers of every response, unless its route sets them.
 HEADERS = [
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
@@ -31,7 +30,6 @@ HEADERS = [
     (b"x-content-type-options", b"nosniff"),
 ]
 HTTPS_HEADERS = [*HEADERS, (b"strict-transport-security", b"max-age=31536000")]
-
 access_log = logging.getLogger("app.access")
 
 

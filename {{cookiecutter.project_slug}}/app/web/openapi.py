@@ -38,7 +38,7 @@ def describe_response(status: int) -> dict[str, Any]:
     content = {"schema": {"$ref": SCHEMAS + "Problem"}, "example": example}
     described = {"description": title, "content": {MEDIA_TYPE: content}}
     if status == 503:
-        described["headers"] = {"Retry-After": {"required": True, "schema": {"type": "integer"}}}
+        described["headers"] = {"Retry-After": {"schema": {"type": "integer"}}}
     return described
 
 

@@ -9,7 +9,8 @@ from typing import Any
 from fastapi import FastAPI, Request, WebSocket
 from fastapi.exceptions import RequestValidationError
 from fastapi.requests import HTTPConnection
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
+from fastapi.utils import is_body_allowed_for_status_code
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
@@ -18,11 +19,10 @@ from structlog.contextvars import get_contextvars
 
 from app.database.engine import DatabaseUnavailable
 from app.database.sessions import HOW_TO_LOAD
-from app.database.violations import DATABASE_ERRORS, driver_error, explain
+from app.database.violations import DATABASE_ERRORS, UNKNOWN, driver_error, explain
 from app.errors import AppError
 
 MEDIA_TYPE = "application/problem+json"
-
 logger = logging.getLogger(__name__)
 
 
@@ -61,7 +61,7 @@ async def answer(connection: HTTPConnection, error: Exception) -> Any:
     return await connection.close(code, phrases.get(response.status_code))
 
 
-def respond(connection: HTTPConnection, error: Exception) -> JSONResponse:
+def respond(connection: HTTPConnection, error: Exception) -> Response:
     """Turn an exception into a response. An unknown one is a bug and is raised again."""
     match error:
         case HTTPException(status_code=405):
@@ -97,7 +97,7 @@ def describe_cause(error: Exception) -> str:
     return f"{type(cause).__name__} {getattr(cause, 'sqlstate', None) or ''}".rstrip()
 
 
-async def answer_unexpected(request: Request, error: Exception) -> JSONResponse:
+async def answer_unexpected(request: Request, error: Exception) -> Response:
     """Answer a bug without its message. The server logs the traceback."""
     if "DetachedInstanceError" in f"{type(error).__name__} {error}":
         error.add_note(HOW_TO_LOAD)
@@ -108,9 +108,11 @@ async def answer_unexpected(request: Request, error: Exception) -> JSONResponse:
 
 def problem(
     status: int, detail: str = "", headers: Mapping[str, str] | None = None, **members: Any
-) -> JSONResponse:
+) -> Response:
     """Return a response whose body is a Problem with the `members` that have a value."""
-    if status == 503:
+    if not is_body_allowed_for_status_code(status):  # uvicorn would break the connection
+        return Response(None, status, headers)
+    if status == 503 and detail != UNKNOWN:  # a repeated change might be stored twice
         headers = {"Retry-After": "1", **(headers or {})}  # in seconds
     title = phrases.get(status, "Error")
     content = {"type": "about:blank", "title": title, "status": status, "detail": detail or title}

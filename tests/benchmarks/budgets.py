@@ -19,7 +19,7 @@ PARTS = {
 }
 # Parts that exceed their budget for the sake of promises. They may not grow beyond these lines.
 ACCEPTED = {
-    **{"app": 2379, "app/database": 1292, "app/web": 697},
+    **{"app": 2377, "app/database": 1291, "app/web": 696},
     "docs": 719,
     "hooks of the template": 478,  # the files and packages of options are rows of tables
 }

@@ -10,6 +10,7 @@ from wrk import REQUESTS, in_turns, middle, per_cpu, prepare, rate, serve_applic
 
 ALL = {"OTEL_TRACES_SAMPLER": "always_on"}  # not the default
 AT_LEAST = {"on": ("off", 0.75), "every trace": ("off", None), "off": ("without", 0.98)}
+MANY = 8, 1  # rounds, and seconds of each load: the machine's pace changes within minutes
 
 
 def telemetry(project: Path) -> None:
@@ -23,9 +24,9 @@ def telemetry(project: Path) -> None:
     with ExitStack() as stack:
         received = stack.enter_context(receiver())
         endpoint = {"OTEL_EXPORTER_OTLP_ENDPOINT": received.url}
-        served = {
-            "on": serve_application(project, "app.main:app", env=endpoint),
+        served = {  # what is compared is side by side
             "every trace": serve_application(project, "app.main:app", env=endpoint | ALL),
+            "on": serve_application(project, "app.main:app", env=endpoint),
             "off": serve_application(project, "app.main:app"),
             "without": serve_application(without, "app.main:app"),
         }
@@ -33,8 +34,8 @@ def telemetry(project: Path) -> None:
         for kind, path in REQUESTS.items():
             script = "create.lua" if kind == "create" else ""
             urls = {name: (server, path) for name, server in servers.items()}
-            loads = in_turns(script, **urls)
-            for name, more in in_turns(script, **dict(reversed(urls.items()))).items():
+            loads = in_turns(script, *MANY, **urls)
+            for name, more in in_turns(script, *MANY, **dict(reversed(urls.items()))).items():
                 loads[name] += more
             for name, those in loads.items():
                 print(f"{kind:13} {name:11} {middle(those, rate):7.0f} requests/s")

@@ -78,12 +78,14 @@ def found(pattern: str, text: str) -> str:
     return match[1]
 
 
-def in_turns(script: str, **urls: tuple[Server, str]) -> dict[str, list[Load]]:
+def in_turns(
+    script: str, rounds: int = ROUNDS, seconds: int = SECONDS, /, **urls: tuple[Server, str]
+) -> dict[str, list[Load]]:
     """Load each server and path several times, in turns."""
     loads: dict[str, list[Load]] = {name: [] for name in urls}
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         for name, (server, path) in urls.items():
-            loads[name].append(load(server, path, script))
+            loads[name].append(load(server, path, script, seconds=seconds))
     return loads
 
 

@@ -153,7 +153,8 @@ class Load:
         if not answer.good:
             unknown = "Read whether" in detail  # a blind retry might store the change twice
             if answer.status == 503 and unknown == ("Retry-After" in response.headers):
-                self.wrong.append(f"503 and Retry-After of {response.headers}: {detail}")
+                without = "with" if unknown else "without"
+                self.wrong.append(f"503 {without} Retry-After: {detail}")
             return answer
         body = response.json()
         if kind == "write":
